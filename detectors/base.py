@@ -1,0 +1,106 @@
+"""What a detector is, and where detectors are found."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from .profile import Kind, Profile
+from .windows import Window
+
+ENTRY_POINTS = "driftline.detectors"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How large a change is, in the feature's own terms.
+
+    kind: `mean_shift` (value in `unit`, reference and window in the feature's unit) or
+        `share_shift` (all three are shares of the events; `category` is whose).
+    """
+
+    kind: str
+    value: float
+    unit: str
+    reference: float
+    window: float
+    category: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One test of one feature in one window.
+
+    statistic, p_value: None where the test could not be made; `reason` then says why.
+    confirmed_p: a second p-value that must agree before drift is called, where the first rests on
+        an approximation the counts are too small for.
+    detail: what else belongs into the verdict (JSON-able).
+    """
+
+    feature: int
+    statistic: float | None
+    p_value: float | None
+    effect: Effect | None = None
+    reason: str | None = None
+    confirmed_p: float | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def significant(self, alpha: float) -> bool:
+        if self.p_value is None:
+            return False
+        return max(self.p_value, self.confirmed_p or 0.0) <= alpha
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A test of windows against a profile: pure, stateless, the same result for the same counts.
+
+    name: as in driftline.yaml and in verdicts. kinds: the kinds of feature it can test.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[frozenset[Kind]]
+
+    def test(
+        self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
+    ) -> list[list[Outcome]]:
+        """One outcome per window (outer) and feature index (inner), in the order given."""
+        ...
+
+
+@cache
+def detectors() -> Mapping[str, Detector]:
+    """Every detector by name: those of this package and those of the entry point group.
+
+    Raises:
+        TypeError: an entry point does not lead to a `Detector`. ValueError: two share a name.
+    """
+    found: dict[str, Detector] = {}
+    package = importlib.import_module(__package__)
+    candidates: list[tuple[str, Any]] = []
+    for module in pkgutil.iter_modules(package.__path__):
+        loaded = importlib.import_module(f"{__package__}.{module.name}")
+        for thing in vars(loaded).values():
+            own = isinstance(thing, type) and thing.__module__ == loaded.__name__
+            if own and isinstance(getattr(thing, "name", None), str) and hasattr(thing, "test"):
+                candidates.append((loaded.__name__, thing()))
+    for point in entry_points(group=ENTRY_POINTS):
+        candidates.append((f"entry point {point.name!r} ({point.value})", point.load()()))
+    for source, detector in candidates:
+        if not isinstance(detector, Detector):
+            raise TypeError(
+                f"{source} is not a detector: it needs `name`, `kinds` and `test(profile, windows, "
+                "features)`; see driftline.detectors.Detector"
+            )
+        if detector.name in found:
+            raise ValueError(
+                f"{source}: a detector called {detector.name!r} is there already "
+                f"({type(found[detector.name]).__module__}); rename one"
+            )
+        found[detector.name] = detector
+    return found

@@ -1,0 +1,440 @@
+"""Panes: mergeable summaries of the events of one slice of event time.
+
+`summarize(a ∪ b) == merge(summarize(a), summarize(b))`, exactly and in any order: counts are
+integers, and the sums are integers too, in fixed point relative to the reference, because floating
+sums depend on their order.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .profile import (
+    ABSENT,
+    BOOLEAN_NAMES,
+    MISSING,
+    NAN,
+    NEG_INF,
+    POS_INF,
+    UNSEEN,
+    CategoricalProfile,
+    Column,
+    NumericProfile,
+    Profile,
+    Scalar,
+    category_name,
+    split_numbers,
+)
+
+# A value's distance from the reference mean, in reference standard deviations, is summed as an
+# integer multiple of 2**-20. Values farther than 256 sd away are counted apart: that bounds one
+# square to 2**36, so an int64 holds at least 2**27 of them.
+FIXED_POINT_BITS: Final = 20
+FARTHEST_SD: Final = 256.0
+
+# Columns of `sums`.
+SUM, SUM_OF_SQUARES, BEYOND = 0, 1, 2
+
+# Names kept of unseen categories and of model versions, per pane.
+SAMPLE: Final = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """The values of `n` events in the order of a profile's features.
+
+    numeric: (F_numeric, n) float64, NaN where there is no value.
+    nan: (F_numeric, n) bool, which of those NaN an event did carry as a value; None for none.
+    categorical: one list of n JSON scalars per categorical feature.
+    versions: n model versions, one for all, or None.
+    """
+
+    n: int
+    numeric: npt.NDArray[np.float64]
+    categorical: tuple[Sequence[Scalar], ...] = ()
+    nan: npt.NDArray[np.bool_] | None = None
+    versions: Sequence[str | None] | str | None = None
+
+    @staticmethod
+    def of(profile: Profile, columns: Mapping[str, Column]) -> Columns:
+        """Columns by name, for use outside a stream; every feature must be there.
+
+        Raises:
+            KeyError: a feature of the profile is missing. TypeError: a numeric feature holds
+            something that is not a number. ValueError: the columns differ in length.
+        """
+        lengths = {name: len(columns[name]) for name in profile.names}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns differ in length: {lengths}; one value per event each")
+        n = next(iter(lengths.values()), 0)
+        numeric = np.empty((profile.n_numeric, n), np.float64)
+        nan = np.zeros((profile.n_numeric, n), np.bool_)
+        for i, f in enumerate(profile.numeric):
+            try:
+                numeric[i], missing = split_numbers(columns[f.name])
+            except TypeError as error:
+                raise TypeError(f"feature {f.name!r} is numeric, but {error}") from None
+            nan[i] = np.isnan(numeric[i]) & ~missing
+        categorical = tuple(_as_list(columns[f.name]) for f in profile.categorical)
+        return Columns(n, numeric, categorical, nan if nan.any() else None)
+
+
+def _as_list(column: Column) -> Sequence[Scalar]:
+    return column.tolist() if isinstance(column, np.ndarray) else column
+
+
+@dataclass(slots=True, eq=False)
+class Pane:
+    """The summary of the events of one slice of event time.
+
+    start_ms: where the slice begins. events: how many events.
+    cells: (E,) int32, the profile's cells that were hit, each once; counts: (E,) int32, how often.
+    sums: (F_numeric, 3) int64, Σ and Σ² of the fixed-point distance from the reference mean, and
+        how many values were too far away for them.
+    low, high: (F_numeric,) float64, smallest and largest finite value, NaN without any.
+    unseen: categorical feature index → a bounded sample of names the reference never saw, with
+        their counts.
+    versions: a bounded sample of model versions with their counts.
+    """
+
+    start_ms: int
+    events: int
+    cells: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    sums: npt.NDArray[np.int64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    unseen: dict[int, dict[str, int]] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+
+
+def summarize(
+    profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64]
+) -> list[Pane]:
+    """The panes of a batch of events.
+
+    Args:
+        profile: the reference of the unit that the events belong to.
+        columns: the events' values.
+        start_ms: (n,) for each event the start of the slice that its event time falls in.
+
+    Returns:
+        one pane per distinct start, in order of time.
+
+    >>> from driftline.detectors import fit
+    >>> profile, _ = fit({"x": list(range(40))})
+    >>> columns = Columns.of(profile, {"x": [3, 3.5, None, 99]})
+    >>> [pane] = summarize(profile, columns, np.zeros(4, np.int64))
+    >>> pane.events, pane.cells.tolist(), pane.counts.tolist()
+    (4, [44, 4, 40, 81], [1, 1, 1, 1])
+    """
+    if columns.n == 0:
+        return []
+    order = None
+    if columns.n > 1 and not bool((start_ms[1:] >= start_ms[:-1]).all()):
+        order = np.argsort(start_ms, kind="stable")
+        start_ms = start_ms[order]
+    first = np.flatnonzero(np.diff(start_ms, prepend=start_ms[0] - 1))
+    bounds = np.append(first, columns.n)
+    n_panes = len(first)
+    parts: list[_Entries] = []
+    sums = np.zeros((n_panes, profile.n_numeric, 3), np.int64)
+    low = np.full((n_panes, profile.n_numeric), np.nan)
+    high = np.full((n_panes, profile.n_numeric), np.nan)
+    if profile.n_numeric:
+        values = columns.numeric.copy() if order is None else columns.numeric[:, order]
+        nan = columns.nan
+        if nan is not None and order is not None:
+            nan = nan[:, order]
+        for i, f in enumerate(profile.numeric):
+            offset = int(profile.offsets[i])
+            parts += _numeric(f, offset, values[i], None if nan is None else nan[i], bounds,
+                              sums[:, i], low[:, i], high[:, i])  # fmt: skip
+    unseen: list[dict[int, dict[str, int]]] = [{} for _ in range(n_panes)]
+    pane_of = np.repeat(np.arange(n_panes), np.diff(bounds))
+    if order is not None and profile.n_categorical:
+        back = np.empty_like(pane_of)
+        back[order] = pane_of
+        pane_of = back
+    for j, g in enumerate(profile.categorical):
+        i = profile.n_numeric + j
+        part, names = _categorical(profile, i, g, columns.categorical[j], pane_of, n_panes)
+        parts.append(part)
+        for pane, sample in names.items():
+            unseen[pane][i] = sample
+    versions = _versions(columns.versions, order, bounds)
+
+    pane_index = np.concatenate([p.pane for p in parts])
+    cells = np.concatenate([p.cells for p in parts])
+    counts = np.concatenate([p.counts for p in parts])
+    if n_panes > 1:
+        # On 16 bits numpy makes a stable sort a radix sort.
+        by_pane = np.argsort(_narrow(pane_index, n_panes), kind="stable")
+        pane_index, cells, counts = pane_index[by_pane], cells[by_pane], counts[by_pane]
+    ends = np.searchsorted(pane_index, np.arange(n_panes), "right")
+    begins = np.concatenate([[0], ends[:-1]])
+    sizes = np.diff(bounds)
+    return [
+        Pane(
+            start_ms=int(start_ms[first[p]]),
+            events=int(sizes[p]),
+            cells=cells[begins[p] : ends[p]],
+            counts=counts[begins[p] : ends[p]],
+            sums=sums[p],
+            low=low[p],
+            high=high[p],
+            unseen=unseen[p],
+            versions=versions[p],
+        )
+        for p in range(n_panes)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    pane: npt.NDArray[Any]
+    cells: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+
+
+def _narrow(index: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    return index.astype(np.uint16) if n <= 1 << 16 else index
+
+
+def _numeric(
+    f: NumericProfile,
+    offset: int,
+    x: npt.NDArray[np.float64],
+    nan: npt.NDArray[np.bool_] | None,
+    bounds: npt.NDArray[np.intp],
+    sums: npt.NDArray[np.int64],
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+) -> list[_Entries]:
+    """Entries of one feature; fills sums, low and high. Reorders `x` inside each pane."""
+    first = bounds[:-1]
+    finite = np.isfinite(x)
+    all_finite = bool(finite.all())
+    parts: list[_Entries] = []
+    special: npt.NDArray[np.int64] | None = None
+    if not all_finite:
+        is_nan = np.isnan(x)
+        carried = np.zeros_like(is_nan) if nan is None else nan
+        special = np.stack([
+            np.add.reduceat(mask, first, dtype=np.int64)
+            for mask in (is_nan & ~carried, carried, x == np.inf, x == -np.inf)
+        ])  # fmt: skip
+    # In order, equal cells become runs to be counted, and the ranking's memory accesses are local.
+    for p in range(len(first)):
+        x[bounds[p] : bounds[p + 1]].sort()
+    if not all_finite:
+        finite = np.isfinite(x)
+    cell = f.ranker.cells(x)
+    change = np.empty(len(x), np.bool_)
+    np.not_equal(cell[1:], cell[:-1], out=change[1:])
+    change[first] = True
+    if not all_finite:
+        cell[~finite] = -1
+        change[1:] |= finite[1:] != finite[:-1]
+    at = np.flatnonzero(change)
+    counts = np.diff(at, append=len(x))
+    cells = cell[at]
+    pane = np.repeat(np.arange(len(first)), np.diff(np.searchsorted(at, bounds)))
+    if not all_finite:
+        keep = cells >= 0
+        cells, counts, pane = cells[keep], counts[keep], pane[keep]
+    parts.append(
+        _Entries(pane, (cells + offset).astype(np.int32), counts.astype(np.int32)),
+    )
+    if special is not None:
+        for which in (MISSING, NAN, POS_INF, NEG_INF):
+            hit = np.flatnonzero(special[which])
+            at_cell = np.full(len(hit), offset + f.n_finite_cells + which, np.int32)
+            parts.append(_Entries(hit, at_cell, special[which][hit].astype(np.int32)))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = (x - f.mean) * (1.0 / f.sd)
+        usable = np.abs(z) <= FARTHEST_SD  # false for NaN
+    if not bool(usable.all()):
+        sums[:, BEYOND] = np.add.reduceat(finite & ~usable, first, dtype=np.int64)
+        z[~usable] = 0.0
+    z *= 1 << FIXED_POINT_BITS
+    q = np.rint(z, out=z).astype(np.int64)
+    sums[:, SUM] = np.add.reduceat(q, first)
+    q *= q
+    q >>= FIXED_POINT_BITS
+    sums[:, SUM_OF_SQUARES] = np.add.reduceat(q, first)
+    if all_finite:
+        low[:], high[:] = x[first], x[bounds[1:] - 1]
+    else:
+        x[~finite] = np.nan
+        low[:], high[:] = np.fmin.reduceat(x, first), np.fmax.reduceat(x, first)
+    return parts
+
+
+def _lookup(f: CategoricalProfile) -> dict[Any, int]:
+    """JSON scalar → cell, for the spellings that need no second look."""
+    n = len(f.categories)
+    table: dict[Any, int] = {name: i for i, name in enumerate(f.categories)}
+    if f.kind == "boolean":
+        codes = {name: table[to] for name, to in BOOLEAN_NAMES.items() if to in table}
+        table |= codes
+        table |= {flag: table[name] for flag, name in ((True, "true"), (False, "false"))
+                  if name in table}  # fmt: skip
+    else:
+        # Not 0 and 1: to a dict they are the keys False and True, which are other categories.
+        numbers = [c for c in f.categories if c.isdecimal() and c == str(int(c)) and int(c) > 1]
+        table |= {int(c): table[c] for c in numbers}
+    table[None] = n + ABSENT
+    return table
+
+
+def _categorical(
+    profile: Profile,
+    index: int,
+    f: CategoricalProfile,
+    column: Sequence[Scalar],
+    pane_of: npt.NDArray[np.intp],
+    n_panes: int,
+) -> tuple[_Entries, dict[int, dict[str, int]]]:
+    n = len(f.categories)
+    table = profile.cached(("lookup", index), lambda: _lookup(f))
+    code = np.fromiter(map(table.get, column, repeat(-1)), np.int64, len(column))
+    strangers: dict[int, Counter[str]] = {}
+    for row in np.flatnonzero(code < 0).tolist():
+        name = category_name(column[row])
+        if name is not None and f.kind == "boolean":
+            name = BOOLEAN_NAMES.get(name, name)
+        known = n + ABSENT if name is None else table.get(name, -1)
+        if known < 0 and name is not None:
+            strangers.setdefault(int(pane_of[row]), Counter())[name] += 1
+            known = n + UNSEEN
+        code[row] = known
+    code += pane_of * f.n_cells
+    if n_panes * f.n_cells <= 16 * len(column) + 1024:
+        tally = np.bincount(code, minlength=n_panes * f.n_cells)
+        hit = np.flatnonzero(tally)
+        counts = tally[hit]
+    else:
+        hit, counts = np.unique(code, return_counts=True)
+    pane, cell = np.divmod(hit, f.n_cells)
+    entries = _Entries(
+        pane, (cell + int(profile.offsets[index])).astype(np.int32), counts.astype(np.int32)
+    )
+    return entries, {p: sample_names(names) for p, names in strangers.items()}
+
+
+def sample_names(counts: Mapping[str, int], size: int = SAMPLE) -> dict[str, int]:
+    """The `size` names of smallest CRC-32, with their counts.
+
+    Which names these are does not depend on how the events were divided, and a name that is among
+    the first of a union is among the first of every part it occurs in: so the counts kept are
+    exact and merge exactly, in bounded space.
+    """
+    if len(counts) <= size:
+        return dict(sorted(counts.items()))
+    ranked = sorted((zlib.crc32(n.encode("utf-8", "surrogatepass")), n) for n in counts)
+    return {name: counts[name] for _, name in sorted(ranked[:size], key=lambda pair: pair[1])}
+
+
+def merge_names(samples: Iterable[Mapping[str, int]], size: int = SAMPLE) -> dict[str, int]:
+    """One sample of names from several."""
+    total: Counter[str] = Counter()
+    for sample in samples:
+        total.update(sample)
+    return sample_names(total, size)
+
+
+def _versions(
+    versions: Sequence[str | None] | str | None,
+    order: npt.NDArray[np.intp] | None,
+    bounds: npt.NDArray[np.intp],
+) -> list[dict[str, int]]:
+    sizes = np.diff(bounds).tolist()
+    if versions is None:
+        return [{} for _ in sizes]
+    if isinstance(versions, str):
+        return [{versions: size} for size in sizes]
+    listed = versions if order is None else [versions[i] for i in order.tolist()]
+    edges = bounds.tolist()
+    return [
+        sample_names(Counter(v for v in listed[a:b] if v is not None))
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+
+
+class OpenPane:
+    """A pane being put together from its parts, in any order.
+
+    Memory is at most one count per cell of the profile, however many parts come.
+    """
+
+    __slots__ = ("_dense", "_parts", "_pending", "events", "high", "low", "profile", "start_ms",
+                 "sums", "unseen", "versions")  # fmt: skip
+
+    def __init__(self, profile: Profile, start_ms: int) -> None:
+        self.profile = profile
+        self.start_ms = start_ms
+        self.events = 0
+        self.sums = np.zeros((profile.n_numeric, 3), np.int64)
+        self.low = np.full(profile.n_numeric, np.nan)
+        self.high = np.full(profile.n_numeric, np.nan)
+        self.unseen: dict[int, dict[str, int]] = {}
+        self.versions: dict[str, int] = {}
+        self._parts: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = []
+        self._pending = 0
+        self._dense: npt.NDArray[np.int32] | None = None
+
+    def add(self, part: Pane) -> None:
+        self.events += part.events
+        self.sums += part.sums
+        self.low = np.fmin(self.low, part.low)
+        self.high = np.fmax(self.high, part.high)
+        for i, names in part.unseen.items():
+            self.unseen[i] = merge_names([self.unseen.get(i, {}), names])
+        if part.versions:
+            self.versions = merge_names([self.versions, part.versions])
+        if self._dense is not None:
+            self._dense[part.cells] += part.counts
+            return
+        self._parts.append((part.cells, part.counts))
+        self._pending += len(part.cells)
+        if len(self._parts) > 1 and self._pending > self.profile.n_cells // 2:
+            self._dense = np.zeros(self.profile.n_cells, np.int32)
+            for cells, counts in self._parts:
+                self._dense[cells] += counts
+            self._parts.clear()
+
+    def close(self) -> Pane:
+        if self._dense is not None:
+            cells = np.flatnonzero(self._dense).astype(np.int32)
+            counts = self._dense[cells]
+        elif len(self._parts) == 1:
+            cells, counts = self._parts[0]
+        elif self._parts:
+            both = np.concatenate([c for c, _ in self._parts])
+            cells, inverse = np.unique(both, return_inverse=True)
+            counts = np.zeros(len(cells), np.int32)
+            np.add.at(counts, inverse, np.concatenate([k for _, k in self._parts]))
+        else:
+            cells, counts = np.empty(0, np.int32), np.empty(0, np.int32)
+        return Pane(self.start_ms, self.events, cells, counts, self.sums, self.low, self.high,
+                    self.unseen, self.versions)  # fmt: skip
+
+
+def merge(profile: Profile, panes: Iterable[Pane]) -> list[Pane]:
+    """Panes of the same slices merged, in order of time."""
+    opened: dict[int, OpenPane] = {}
+    for pane in panes:
+        if pane.start_ms not in opened:
+            opened[pane.start_ms] = OpenPane(profile, pane.start_ms)
+        opened[pane.start_ms].add(pane)
+    return [opened[start].close() for start in sorted(opened)]

@@ -1,0 +1,176 @@
+"""Windows of several sizes over one run of panes.
+
+Each window keeps one count per cell of the profile, to which a pane is added when it closes and from
+which it is taken when it leaves: the cost of a hop follows from what enters and leaves, not from
+what is inside.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from ..schemas.units import EventWindow, TimeWindow
+from .panes import FIXED_POINT_BITS, SUM, Pane, merge_names
+from .profile import Profile
+
+WindowSpec = TimeWindow | EventWindow
+
+
+class Window:
+    """The events of `[start_ms, end_ms)`, as counts per cell.
+
+    counts: (n_cells,) int32. sums: (F_numeric, 3) int64. events: how many.
+    The arrays are the window's own and change with the next pane: a detector reads, never keeps.
+    """
+
+    __slots__ = ("_bank", "_emitted", "_first", "_last", "counts", "end_ms", "events", "label",
+                 "spec", "start_ms", "sums")  # fmt: skip
+
+    def __init__(self, bank: WindowBank, spec: WindowSpec) -> None:
+        self._bank = bank
+        self.spec = spec
+        self.label = spec.label
+        self.counts = np.zeros(bank.profile.n_cells, np.int32)
+        self.sums = np.zeros((bank.profile.n_numeric, 3), np.int64)
+        self.events = 0
+        self.start_ms = 0
+        self.end_ms = 0
+        # Panes by their number in the bank: [_first, _last) are inside.
+        self._first = 0
+        self._last = 0
+        self._emitted = 0
+
+    def feature(self, index: int) -> npt.NDArray[np.int32]:
+        """(n_cells of the feature,) its counts, a view."""
+        offsets = self._bank.profile.offsets
+        return self.counts[offsets[index] : offsets[index + 1]]
+
+    def mean(self, index: int, n: int) -> float | None:
+        """Mean of `n` finite values of a numeric feature, None where there are none in reach."""
+        total, beyond = int(self.sums[index, SUM]), int(self.sums[index, 2])
+        if n - beyond <= 0:
+            return None
+        f = self._bank.profile.numeric[index]
+        return f.mean + f.sd * (total / (1 << FIXED_POINT_BITS) / (n - beyond))
+
+    def panes(self) -> Iterator[Pane]:
+        """The panes inside, in order of time (those without events are not kept)."""
+        skip = self._first - self._bank.dropped
+        return islice(self._bank.kept, skip, skip + self._last - self._first)
+
+    def unseen(self, index: int) -> dict[str, int]:
+        """A sample of the categories that the reference never saw, with their counts."""
+        return merge_names(pane.unseen.get(index, {}) for pane in self.panes())
+
+    def versions(self) -> dict[str, int]:
+        return merge_names(pane.versions for pane in self.panes())
+
+    @property
+    def missing_events(self) -> int:
+        """How many events short of its size a window in events is, 0 for one that is full."""
+        return max(0, self.spec.events - self.events) if isinstance(self.spec, EventWindow) else 0
+
+    def _advance(self, end_ms: int, retention_ms: int) -> None:
+        bank = self._bank
+        while self._last < bank.dropped + len(bank.kept):
+            self._apply(bank.kept[self._last - bank.dropped], +1)
+            self._last += 1
+        oldest = end_ms - (
+            self.spec.size_ms if isinstance(self.spec, TimeWindow) else retention_ms
+        )
+        while self._first < self._last:
+            pane = bank.kept[self._first - bank.dropped]
+            surplus = isinstance(self.spec, EventWindow) and (
+                self.events - pane.events >= self.spec.events
+            )
+            if pane.start_ms >= oldest and not surplus:
+                break
+            self._apply(pane, -1)
+            self._first += 1
+        self.end_ms = end_ms
+        if isinstance(self.spec, TimeWindow):
+            self.start_ms = end_ms - self.spec.size_ms
+        elif self._first < self._last:
+            self.start_ms = bank.kept[self._first - bank.dropped].start_ms
+        else:
+            self.start_ms = end_ms
+
+    def _apply(self, pane: Pane, sign: int) -> None:
+        # A pane's cells are distinct, so plain indexing adds each count once.
+        if sign > 0:
+            self.counts[pane.cells] += pane.counts
+            self.sums += pane.sums
+            self.events += pane.events
+        else:
+            self.counts[pane.cells] -= pane.counts
+            self.sums -= pane.sums
+            self.events -= pane.events
+
+    def _due(self, end_ms: int, has_events: bool) -> bool:
+        if isinstance(self.spec, EventWindow):
+            return has_events
+        hop = self.spec.hop_ms or self._bank.pane_ms
+        return end_ms % hop == 0
+
+
+class WindowBank:
+    """All windows of one unit, moved on pane by pane.
+
+    Args:
+        profile: the reference the panes were made against.
+        specs: the windows.
+        pane_ms: length of a pane.
+        retention_ms: the farthest a window in events looks back.
+    """
+
+    def __init__(
+        self, profile: Profile, specs: Sequence[WindowSpec], pane_ms: int, retention_ms: int
+    ) -> None:
+        self.profile = profile
+        self.pane_ms = pane_ms
+        self.retention_ms = retention_ms
+        self.kept: deque[Pane] = deque()
+        self.dropped = 0
+        self.windows = tuple(Window(self, spec) for spec in specs)
+
+    @property
+    def settled(self) -> bool:
+        """A pane without events would change nothing and make no window due."""
+        end = self.dropped + len(self.kept)
+        return all(
+            isinstance(w.spec, EventWindow)
+            or (w.events == 0 and w._emitted == 0 and w._last == end)
+            for w in self.windows
+        )
+
+    @property
+    def earliest_ms(self) -> int | None:
+        """Start of the earliest pane a window still needs, None for none."""
+        return self.kept[0].start_ms if self.kept else None
+
+    def push(self, end_ms: int, pane: Pane | None) -> list[Window]:
+        """Close the slice that ends at `end_ms`; returns the windows to be tested now.
+
+        A window in time is due at each hop, one in events whenever a pane with events closes. A
+        window that became empty is due once, so that its verdict can say so, and then no more
+        until there are events again.
+        """
+        if pane is not None:
+            self.kept.append(pane)
+        due: list[Window] = []
+        for window in self.windows:
+            if window._due(end_ms, pane is not None):
+                window._advance(end_ms, self.retention_ms)
+                if window.events or window._emitted:
+                    due.append(window)
+                window._emitted = window.events
+        oldest = min(w._first for w in self.windows)
+        while self.dropped < oldest:
+            self.kept.popleft()
+            self.dropped += 1
+        return due

@@ -1,0 +1,267 @@
+"""Messages on the panes topic: what ingest tells detect.
+
+Two kinds, told apart by the Kafka header `driftline_kind`:
+
+    delta     parts of panes of one unit, key = the unit's key. Parts of one pane may come in any
+              number of messages from any number of workers; their sum is the pane.
+    progress  how far ingest has read its source partitions, sent to every panes partition after
+              the deltas of the same transaction, so that a reader of one partition knows when
+              no further part of a pane can come.
+
+A delta is safetensors: named arrays and string metadata. Progress is JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from .errors import EventError
+
+FORMAT: Final = "1"
+KIND_HEADER: Final = "driftline_kind"
+DELTA: Final = "delta"
+PROGRESS: Final = "progress"
+
+# Kafka brokers take messages of 1,048,588 bytes by default; headers and framing need some of it.
+MAX_DELTA_BYTES: Final = 900_000
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delta:
+    """Parts of G panes of one unit with F features, F_numeric of them numeric.
+
+    profile: id of the reference profile the cells are numbered by.
+    start_ms, events: (G,) int64. lengths: (G, F) how many entries each feature has in each part.
+    cells, counts: (E,) entries in order of part and feature; a cell is numbered within its feature.
+    sums: (G, F_numeric, 3) int64. low, high: (G, F_numeric) float64.
+    unseen: (part, feature, name, count) of sampled unseen categories.
+    versions: (part, version, count) of sampled model versions.
+    """
+
+    model: str
+    segment: Mapping[str, str]
+    profile: str
+    start_ms: Array
+    events: Array
+    lengths: Array
+    cells: Array
+    counts: Array
+    sums: Array
+    low: Array
+    high: Array
+    unseen: Sequence[tuple[int, int, str, int]] = ()
+    versions: Sequence[tuple[int, str, int]] = ()
+
+    def encode(self) -> bytes:
+        arrays = {
+            "start_ms": self.start_ms.astype(np.int64, copy=False),
+            "events": self.events.astype(np.int64, copy=False),
+            "lengths": _smallest(self.lengths),
+            "cells": _smallest(self.cells),
+            "counts": _smallest(self.counts),
+            "sums": self.sums.astype(np.int64, copy=False),
+            "low": self.low.astype(np.float64, copy=False),
+            "high": self.high.astype(np.float64, copy=False),
+        }
+        metadata = {
+            "format": FORMAT,
+            "model": self.model,
+            "segment": orjson.dumps(dict(self.segment)).decode(),
+            "profile": self.profile,
+        }
+        if self.unseen:
+            metadata["unseen"] = orjson.dumps(self.unseen).decode()
+        if self.versions:
+            metadata["versions"] = orjson.dumps(self.versions).decode()
+        return save_arrays({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata)
+
+    @staticmethod
+    def decode(raw: bytes) -> Delta:
+        """The inverse of `encode`.
+
+        Raises:
+            EventError: not a delta of this format, or one whose arrays do not fit together.
+        """
+        try:
+            size = int.from_bytes(raw[:8], "little")
+            metadata = orjson.loads(raw[8 : 8 + size])["__metadata__"]
+            if metadata["format"] != FORMAT:
+                raise EventError(
+                    "bad_pane",
+                    f"pane delta of format {metadata['format']!r}: this version reads {FORMAT}; "
+                    "run one version of driftline for all stages",
+                )
+            arrays = load_arrays(raw)
+            delta = Delta(
+                model=metadata["model"],
+                segment=orjson.loads(metadata["segment"]),
+                profile=metadata["profile"],
+                unseen=[tuple(e) for e in orjson.loads(metadata.get("unseen", "[]"))],
+                versions=[tuple(e) for e in orjson.loads(metadata.get("versions", "[]"))],
+                **arrays,
+            )
+            parts, entries = len(delta.start_ms), len(delta.cells)
+            fits = (
+                delta.events.shape == (parts,)
+                and delta.lengths.shape[:1] == (parts,)
+                and delta.counts.shape == (entries,)
+                and int(delta.lengths.sum()) == entries
+                and delta.sums.shape == (*delta.low.shape, 3)
+                and delta.low.shape == delta.high.shape
+                and delta.low.shape[:1] == (parts,)
+            )
+        except (KeyError, TypeError, ValueError, IndexError, SafetensorError) as error:
+            raise EventError(
+                "bad_pane",
+                f"not a pane delta ({type(error).__name__}: {error}); only driftline's ingest may "
+                "write to this topic",
+            ) from error
+        if not fits:
+            raise EventError(
+                "bad_pane",
+                "pane delta whose arrays do not fit together: "
+                + ", ".join(f"{k} {v.shape}" for k, v in sorted(arrays.items())),
+            )
+        return delta
+
+    def split(self, max_bytes: int = MAX_DELTA_BYTES) -> Iterator[Delta]:
+        """The same as messages of at most about `max_bytes`: a sum stays a sum however cut."""
+        if len(self.cells) * 8 + self.lengths.size * 4 + self.sums.size * 16 <= max_bytes:
+            yield self
+            return
+        parts = len(self.start_ms)
+        if parts > 1:
+            middle = parts // 2
+            yield from self._parts(0, middle).split(max_bytes)
+            yield from self._parts(middle, parts).split(max_bytes)
+            return
+        # One part too large by itself: halves of its features, the totals only with the first.
+        features = self.lengths.shape[1]
+        if features == 1:
+            yield from self._halves(max_bytes)
+            return
+        edge = int(self.lengths[0, : features // 2].sum())
+        yield from self._entries(slice(0, edge), features // 2, False).split(max_bytes)
+        yield from self._entries(slice(edge, None), features // 2, True).split(max_bytes)
+
+    def _parts(self, first: int, last: int) -> Delta:
+        ends = self.lengths.sum(axis=1).cumsum()
+        a = int(ends[first - 1]) if first else 0
+        b = int(ends[last - 1])
+        return Delta(
+            self.model, self.segment, self.profile, self.start_ms[first:last],
+            self.events[first:last], self.lengths[first:last], self.cells[a:b], self.counts[a:b],
+            self.sums[first:last], self.low[first:last], self.high[first:last],
+            [(p - first, f, n, c) for p, f, n, c in self.unseen if first <= p < last],
+            [(p - first, n, c) for p, n, c in self.versions if first <= p < last],
+        )  # fmt: skip
+
+    def _entries(self, which: slice, feature: int, second: bool) -> Delta:
+        lengths = self.lengths.copy()
+        if second:
+            lengths[:, :feature] = 0
+        else:
+            lengths[:, feature:] = 0
+        return self._with_entries(which, lengths, totals=not second)
+
+    def _halves(self, max_bytes: int) -> Iterator[Delta]:
+        size = max(1, max_bytes // 8)
+        for at in range(0, len(self.cells), size):
+            piece = slice(at, min(at + size, len(self.cells)))
+            lengths = np.array([[piece.stop - piece.start]])
+            yield self._with_entries(piece, lengths, totals=at == 0)
+
+    def _with_entries(self, which: slice, lengths: Array, *, totals: bool) -> Delta:
+        return Delta(
+            self.model, self.segment, self.profile, self.start_ms,
+            self.events if totals else np.zeros_like(self.events), lengths,
+            self.cells[which], self.counts[which],
+            self.sums if totals else np.zeros_like(self.sums), self.low, self.high,
+            self.unseen if totals else (), self.versions if totals else (),
+        )  # fmt: skip
+
+
+def _smallest(values: Array) -> Array:
+    """Whole numbers in the narrowest unsigned type that holds them."""
+    largest = int(values.max()) if values.size else 0
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if largest <= np.iinfo(dtype).max:
+            return values.astype(dtype)
+    return values.astype(np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """How far one source partition has been read.
+
+    offset: the next one to be read. event_time_ms: the largest event time so far, None before the
+    first event. idle: no event for `idle_after` and none waiting; it holds no pane open.
+    counts: what became of the messages read in this transaction.
+    """
+
+    partition: int
+    offset: int
+    event_time_ms: int | None
+    idle: bool = False
+    counts: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Progress of some partitions of one input topic, which has `n_partitions` in all."""
+
+    topic: str
+    n_partitions: int
+    partitions: Sequence[PartitionProgress]
+
+    def encode(self) -> bytes:
+        return orjson.dumps({
+            "format": FORMAT,
+            "topic": self.topic,
+            "n_partitions": self.n_partitions,
+            "partitions": [
+                {
+                    "partition": p.partition, "offset": p.offset,
+                    "event_time_ms": p.event_time_ms, "idle": p.idle,
+                    "counts": dict(p.counts or {}),
+                }
+                for p in self.partitions
+            ],
+        })  # fmt: skip
+
+    @staticmethod
+    def decode(raw: bytes) -> Progress:
+        """Raises EventError for anything `encode` did not write."""
+        try:
+            data = orjson.loads(raw)
+            if data["format"] != FORMAT:
+                raise KeyError(f"format {data['format']!r}, this version reads {FORMAT}")
+            return Progress(
+                str(data["topic"]),
+                int(data["n_partitions"]),
+                [
+                    PartitionProgress(
+                        int(p["partition"]), int(p["offset"]),
+                        None if p["event_time_ms"] is None else int(p["event_time_ms"]),
+                        bool(p["idle"]), {str(k): int(v) for k, v in p["counts"].items()},
+                    )
+                    for p in data["partitions"]
+                ],
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EventError(
+                "bad_pane",
+                f"not a progress message ({type(error).__name__}: {error}); only driftline's "
+                "ingest may write to this topic",
+            ) from error

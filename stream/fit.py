@@ -1,0 +1,227 @@
+"""`driftline fit`: reference rows → profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..detectors.profile import Kind, LeftOut, Profile, category_name, fit, infer_kind
+from ..schemas.errors import DriftlineError, EventError, ProfileError
+from ..schemas.verdict import unit_key
+from .config import ModelConfig
+from .decode import parse_json, show_path
+from .profiles import Reference
+
+# A class label written as a number is still a class: so many distinct whole numbers at most.
+_MOST_CLASSES = 20
+
+
+@dataclass(slots=True)
+class Rows:
+    """Reference rows as columns, collected from events.
+
+    refused: events that are none, with the first reasons.
+    """
+
+    model: ModelConfig
+    n: int = 0
+    others: int = 0
+    refused: int = 0
+    reasons: list[str] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    segments: list[tuple[str, ...]] = field(default_factory=list)
+
+    def add(self, value: bytes | None) -> None:
+        """Take in one message; ids and event times are not needed for a reference."""
+        try:
+            if value is None:
+                raise EventError("tombstone", "the message has no value")
+            event = parse_json(value)
+            if not isinstance(event, dict):
+                raise EventError("not_an_object", "the value is JSON, but not an object")
+            name = self._at(event, "model")
+            if name is not None and name != self.model.name:
+                self.others += 1
+                return
+            row = self._features(event)
+        except EventError as error:
+            self.refused += 1
+            if len(self.reasons) < 5:
+                self.reasons.append(str(error))
+            return
+        for name, item in row.items():
+            column = self.columns.get(name)
+            if column is None:
+                column = self.columns[name] = [None] * self.n
+            column.append(item)
+        self.n += 1
+        for column in self.columns.values():
+            if len(column) < self.n:
+                column.append(None)
+        if self.model.segment_by:
+            self.segments.append(
+                tuple(category_name(self._segment(event, s)) or "" for s in self.model.segment_by)
+            )
+
+    def _at(self, event: Mapping[str, Any], name: str) -> Any:
+        path = (self.model.input.fields or {}).get(name, (name,))
+        found: Any = event
+        for depth, key in enumerate(path):
+            if found is None:
+                return None
+            if not isinstance(found, dict):
+                raise EventError(
+                    "wrong_type", f"{show_path(path[:depth])} is not an object, so there is no "
+                    f"{show_path(path)}",
+                )  # fmt: skip
+            found = found.get(key)
+        return found
+
+    def _features(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        fields = self.model.input.fields or {}
+        features = self._at(event, "features")
+        if features is not None and not isinstance(features, dict):
+            raise EventError("wrong_type", "the features are not an object")
+        row: dict[str, Any] = dict(features or {})
+        if fields.get("features") == ():
+            # The whole event is the features: what has another name already is none of them.
+            for name, path in fields.items():
+                if len(path) == 1 and not name.startswith("features."):
+                    row.pop(path[0], None)
+            for name in ("id", "ts", "model", "version", "prediction", "score", "segment"):
+                if name not in fields:
+                    row.pop(name, None)
+        for name, path in fields.items():
+            if name.startswith("features."):
+                row[name.removeprefix("features.")] = self._at(event, name)
+        for name in ("prediction", "score"):
+            if getattr(self.model, name) != "off":
+                row[name] = self._at(event, name)
+            else:
+                row.pop(name, None)
+        return row
+
+    def _segment(self, event: Mapping[str, Any], name: str) -> Any:
+        if name == "version":
+            return self._at(event, "version")
+        fields = self.model.input.fields or {}
+        if f"segment.{name}" in fields:
+            return self._at(event, f"segment.{name}")
+        segment = self._at(event, "segment")
+        return segment.get(name) if isinstance(segment, dict) else None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A reference and what was left out of it: (unit key, column, reason)."""
+
+    reference: Reference
+    left_out: Sequence[tuple[str, LeftOut]]
+
+
+def fit_rows(rows: Rows, source: Mapping[str, Any]) -> Fitted:
+    """The reference of a model from its rows.
+
+    Raises:
+        ProfileError: there are no rows, or they cannot serve; says which feature and why.
+    """
+    model = rows.model
+    if rows.n == 0:
+        hint = f"; {rows.refused} messages were refused, the first: {rows.reasons[0]}" * bool(
+            rows.reasons
+        )
+        if rows.others:
+            hint += f"; {rows.others} events are of other models than {model.name!r}"
+        raise ProfileError(f"no reference rows for model {model.name!r}{hint}")
+    kinds, left_out = _kinds(rows)
+    slots = None if model.slots == "exact" else model.slots
+    whole, _ = fit(rows.columns, kinds, slots=slots, max_categories=model.max_categories,
+                   required=model.features != "auto")  # fmt: skip
+    whole_key = unit_key(model.name, {})
+    notes = [(whole_key, entry) for entry in left_out]
+    notes += [(whole_key, e) for e in _]
+    units: dict[str, tuple[Mapping[str, str], Profile]] = {whole_key: ({}, whole)}
+    kept = {f.name: f.kind for f in whole.features}
+    by_segment: dict[tuple[str, ...], list[int]] = {}
+    for i, values in enumerate(rows.segments):
+        by_segment.setdefault(values, []).append(i)
+    for values, at in sorted(by_segment.items()):
+        segment = dict(zip(model.segment_by, values, strict=True))
+        key = unit_key(model.name, segment)
+        columns = {name: [rows.columns[name][i] for i in at] for name in kept}
+        try:
+            profile, missing = fit(columns, kept, slots=slots, required=False,
+                                   max_categories=model.max_categories)  # fmt: skip
+        except ProfileError as error:
+            notes.append((key, LeftOut("(the whole segment)", str(error).splitlines()[0])))
+            continue
+        notes += [(key, entry) for entry in missing]
+        units[key] = (segment, profile)
+    return Fitted(Reference(model.name, units, dict(source)), notes)
+
+
+def _kinds(rows: Rows) -> tuple[dict[str, Kind], list[LeftOut]]:
+    model = rows.model
+    kinds: dict[str, Kind] = {}
+    left_out: list[LeftOut] = []
+    if model.features == "auto":
+        names = [n for n in rows.columns if n not in ("prediction", "score")]
+        for name in names:
+            kind, reason = infer_kind(rows.columns[name])
+            if kind is None:
+                left_out.append(LeftOut(name, reason))
+            else:
+                kinds[name] = kind
+    else:
+        kinds |= model.features
+    for name in ("prediction", "score"):
+        wanted = getattr(model, name)
+        column = rows.columns.get(name, [])
+        if wanted == "off" or all(v is None for v in column):
+            if wanted not in ("off", "auto"):
+                raise ProfileError(
+                    f"`{name}: {wanted}` is configured, but no reference row of model "
+                    f"{model.name!r} has a {name}; check `input.fields`, or write `{name}: off`"
+                )
+            continue
+        kind, reason = (wanted, "") if wanted != "auto" else infer_kind(column)
+        if kind == "numeric" and name == "prediction" and wanted == "auto" and _classes(column):
+            kind = "categorical"
+        if kind is None:
+            left_out.append(LeftOut(name, reason))
+            continue
+        if wanted == "auto":
+            # Inferred, so a constant one is left out rather than refused.
+            try:
+                fit({name: column}, {name: kind}, max_categories=model.max_categories)
+            except ProfileError as error:
+                reason = str(error).splitlines()[1].partition(": ")[2]
+                left_out.append(LeftOut(name, reason))
+                continue
+        kinds[name] = kind
+    if not kinds:
+        said = "; ".join(f"{entry.name!r}: {entry.reason}" for entry in left_out)
+        raise ProfileError(
+            f"the {rows.n} reference rows of model {model.name!r} have no feature that can be "
+            f"monitored ({said or 'the events carry none'}); check `input.fields`"
+        )
+    return kinds, left_out
+
+
+def _classes(column: Sequence[Any]) -> bool:
+    present = [v for v in column if v is not None]
+    distinct = set(present)
+    return len(distinct) <= _MOST_CLASSES and all(float(v).is_integer() for v in distinct)
+
+
+def collect(model: ModelConfig, values: Iterable[bytes | None], limit: int | None = None) -> Rows:
+    """Rows from messages, at most `limit` of the model's events."""
+    rows = Rows(model)
+    if limit is not None and limit < 1:
+        raise DriftlineError(f"--events is {limit}; a reference needs at least 1 event")
+    for value in values:
+        rows.add(value)
+        if limit is not None and rows.n >= limit:
+            break
+    return rows

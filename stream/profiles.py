@@ -1,0 +1,111 @@
+"""Reference profiles on disk: a directory or fsspec URL with two files.
+
+    profile.json          what was fitted, from what, and the metadata of every unit
+    profile.safetensors   the arrays
+
+The id of a unit's profile is a digest of its content, so files that were changed are noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import orjson
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from ..detectors.profile import Profile
+from ..schemas.errors import ProfileError
+from ..schemas.verdict import unit_key
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The profiles of one model: the whole of it, and one per segment.
+
+    units: unit key → (segment, profile); the whole model's key is the model's name alone.
+    source: where the rows came from, for people.
+    """
+
+    model: str
+    units: Mapping[str, tuple[Mapping[str, str], Profile]]
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> Profile:
+        return self.units[unit_key(self.model, {})][1]
+
+
+def save(reference: Reference, url: str) -> None:
+    """Write a reference; an existing one at the same place is replaced.
+
+    Raises:
+        ProfileError: the place cannot be written to.
+    """
+    units: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    for i, (key, (segment, profile)) in enumerate(sorted(reference.units.items())):
+        meta, own = profile.to_parts()
+        units.append({"key": key, "segment": dict(segment), "id": profile.id, **meta})
+        arrays |= {f"{i}/{name}": array for name, array in own.items()}
+    document = {
+        "format": FORMAT,
+        "model": reference.model,
+        "source": dict(reference.source),
+        "units": units,
+    }
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        fs.makedirs(path, exist_ok=True)
+        fs.pipe_file(f"{path}/profile.safetensors", save_arrays(arrays))
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        fs.pipe_file(f"{path}/profile.json", text + b"\n")
+    except (OSError, ValueError, ImportError) as error:
+        raise ProfileError(f"cannot write the reference to {url!r}: {error}") from error
+
+
+def load(url: str, model: str) -> Reference:
+    """Read the reference of `model`.
+
+    Raises:
+        ProfileError: there is none, it belongs to another model, or it was changed since it was
+            written.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        document = orjson.loads(fs.cat_file(f"{path}/profile.json"))
+        arrays = load_arrays(fs.cat_file(f"{path}/profile.safetensors"))
+    except FileNotFoundError:
+        raise ProfileError(
+            f"there is no reference profile at {url!r}; make it with `driftline fit`"
+        ) from None
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise ProfileError(f"cannot read the reference profile at {url!r}: {error}") from error
+    if document.get("format") != FORMAT:
+        raise ProfileError(
+            f"the reference at {url!r} is of format {document.get('format')!r}, this version reads "
+            f"{FORMAT}; fit it again with `driftline fit`"
+        )
+    if document["model"] != model:
+        raise ProfileError(
+            f"the reference at {url!r} was fitted for model {document['model']!r}, not {model!r}; "
+            "give each model a `reference` of its own"
+        )
+    units: dict[str, tuple[Mapping[str, str], Profile]] = {}
+    for i, entry in enumerate(document["units"]):
+        prefix = f"{i}/"
+        own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+        profile = Profile.from_parts(entry, own)
+        if profile.id != entry["id"]:
+            raise ProfileError(
+                f"the reference at {url!r} was changed after it was written (unit {entry['key']!r} "
+                f"says {entry['id']}, its content is {profile.id}); fit it again"
+            )
+        units[entry["key"]] = (entry["segment"], profile)
+    return Reference(model, units, document.get("source", {}))

@@ -1,0 +1,137 @@
+"""Verdicts in words: the sentences of alerts, and the pieces of them that a terminal shows.
+
+All text is a function of the verdict alone, so that a repeated alert is the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+# Names people say; any other detector is called by its own with spaces, `online mmd`.
+DETECTORS: Final[Mapping[str, str]] = {
+    "ks": "KS",
+    "chi_squared": "chi-squared",
+    "psi": "PSI",
+    "mmd": "MMD",
+    "online_mmd": "online MMD",
+    "cramer_von_mises": "Cramér–von Mises",
+    "jensen_shannon": "Jensen–Shannon",
+}
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands in full: 39.2, 12,345, 2e-4; `unknown` for None.
+
+    >>> number(1.9321), number(12345.6), number(0.0002)
+    ('1.93', '12,346', '2e-4')
+    """
+    if value is None:
+        return "unknown"
+    if 1000 <= abs(value) < 1e15:
+        return f"{value:,.0f}"
+    if value and not 1e-3 <= abs(value) < 1e15:
+        return _scientific(value, 3)
+    return f"{value:.3g}"
+
+
+def small(value: float, digits: int = 1) -> str:
+    """A probability: 0.03, 1e-30. Zero is what a float made of it: `< 1e-300`.
+
+    >>> small(0.0312), small(1.2e-30), small(0.0), small(0.00042, digits=2)
+    ('0.03', '1e-30', '< 1e-300', '4.2e-4')
+    """
+    if value == 0:
+        return "< 1e-300"
+    return f"{value:.{digits}g}" if value >= 1e-3 else _scientific(value, digits)
+
+
+def _scientific(value: float, digits: int) -> str:
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage of at most three digits: 22%, 0.5%; `unknown` for None."""
+    return "unknown" if share is None else f"{number(100 * share)}%"
+
+
+def moment(instant: str) -> str:
+    """`2013-06-24 00:00 UTC`, with seconds where there are any.
+
+    >>> moment("2013-06-24T00:00:00.000Z"), moment("2013-06-24T00:00:07.500Z")
+    ('2013-06-24 00:00 UTC', '2013-06-24 00:00:07.5 UTC')
+    """
+    day, _, clock = instant.removesuffix("Z").partition("T")
+    clock = clock.rstrip("0").removesuffix(".") if "." in clock else clock
+    clock = clock.removesuffix(":00") if clock.count(":") == 2 else clock
+    return f"{day} {clock} UTC"
+
+
+def subject(verdict: Mapping[str, Any]) -> str:
+    """`temperature of model delay`, and where there is a segment ` (carrier = EV)`."""
+    segment = ", ".join(f"{column} = {value}" for column, value in verdict["segment"].items())
+    of = f"{verdict['feature']} of model {verdict['model']}"
+    if verdict["detector"] == "missing_rate":
+        of = f"missing values of {of}"
+    return f"{of} ({segment})" if segment else of
+
+
+def window(verdict: Mapping[str, Any]) -> str:
+    """`the 7d to 2013-06-24 00:00 UTC`."""
+    size = verdict["window"]["size"].partition(" hop ")[0]
+    return f"the {size} to {moment(verdict['window']['end'])}"
+
+
+def effect(verdict: Mapping[str, Any]) -> str:
+    """The change, without its subject: `rose by 1.93 reference standard deviations (39.2 → 71.5)`,
+    `rose from 0% to 40%`, `: share of carrier EV went from 10% to 22%`."""
+    found = verdict["effect"]
+    if found is None:
+        return "drifted from its reference"
+    value, before, after = found["value"], found["reference"], found["window"]
+    if found["kind"] == "share_shift":
+        shares = f"from {percent(before)} to {percent(after)}"
+        if verdict["detector"] == "missing_rate":
+            return f"{_verb(before, after)} {shares}"
+        return f": share of {verdict['feature']} {found['category']} went {shares}"
+    span = f"({number(before)} → {number(after)})"
+    if value is None:
+        return f"{_verb(before, after)} {span}"
+    return f"{'fell' if value < 0 else 'rose'} by {number(abs(value))} {found['unit']} {span}"
+
+
+def _verb(before: float | None, after: float | None) -> str:
+    if before is None or after is None or before == after:
+        return "changed"
+    return "fell" if after < before else "rose"
+
+
+def decision(verdict: Mapping[str, Any]) -> str:
+    """What the test decided on: `KS p = 1e-30 at level 2e-4`."""
+    detector = DETECTORS.get(verdict["detector"], verdict["detector"].replace("_", " "))
+    if "alpha" not in verdict:
+        statistic, threshold = number(verdict["statistic"]), number(verdict["threshold"])
+        return f"{detector} statistic {statistic} over threshold {threshold}"
+    p = small(verdict["p_value"])
+    equals = p if p.startswith("<") else f"= {p}"
+    return f"{detector} p {equals} at level {small(verdict['alpha'], digits=2)}"
+
+
+def drifted(verdict: Mapping[str, Any]) -> str:
+    """The summary of an alert, from the verdict that fired it or made it worse."""
+    change = effect(verdict)
+    joint = "" if change.startswith(":") else " "
+    since = f", since about {moment(verdict['since'])}" if verdict["since"] else ""
+    return f"{subject(verdict)}{joint}{change} in {window(verdict)}{since}; {decision(verdict)}."
+
+
+def recovered(at: str, resolve_after: int, summary: str) -> str:
+    """The summary of an alert that is over.
+
+    at: since when. resolve_after: quiet verdicts in a row, in each series that had fired.
+    summary: what the alert said while firing.
+    """
+    looks = "one quiet look" if resolve_after == 1 else f"{resolve_after} quiet looks in a row"
+    return f"Back to the reference since {moment(at)}, after {looks}: {summary}"
