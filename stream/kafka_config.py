@@ -11,7 +11,8 @@ import base64
 import uuid
 from pathlib import Path
 
-HOST = "127.0.0.1"
+from .ports import HOST
+
 TOPICS = "topics"  # Kafka's log.dirs
 LOG = "kafka.log"
 LOG_MAX_BYTES = 16 << 20  # a longer log is put aside at the next start
@@ -64,7 +65,9 @@ logger.config.name = org.apache.kafka.common.config
 logger.config.level = warn
 """
 
-JAVA_PROPERTIES = (
+JAVA = (
+    "-XX:+ExitOnOutOfMemoryError",
+    "-XX:-UsePerfData",
     "-Djava.awt.headless=true",
     "-Djava.io.tmpdir=tmp",  # compression libraries unpack themselves there
     "-Dlog4j2.configurationFile=log4j2.properties",
@@ -74,7 +77,6 @@ MAIN = ("kafka.Kafka", "server.properties")
 ADDRESS_IN_USE = "Address already in use"
 REMEDIES = {
     ADDRESS_IN_USE: "another process took the port meanwhile; start again",
-    "Failed to acquire lock": "another broker runs on this data folder; stop it or use another",
     "OutOfMemoryError": "give it more memory, for example heap='1g'",
     "Could not reserve enough space": "this machine lacks the memory for the heap; make it smaller",
     "Invalid maximum heap size": "write the heap as Java does, '512m' or '1g'",

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a checksum and its coordinate belong on one line
 """The jars of the embedded Kafka: which ones, that they are the right ones, and where they lie.
 
 The list is written out instead of being resolved at every start: one line fetches one file, so the

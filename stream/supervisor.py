@@ -11,9 +11,9 @@ one thread, so the death signal it sets is dependable, and the kernel closes the
 parent dies, however it dies.
 
 Arguments: parent's process id, log file, folder to remove when the parent dies ("" for none), and
-the command. On standard input one byte is one order: `T` terminate, `K` kill; its end means that the
-parent is gone. On standard output, one line: the command's process id, or `error: …`. The exit code
-is the command's, 128 + the signal's number where a signal ended it.
+the command. On standard input one byte is one order: `T` terminate, `K` kill; its end means that
+the parent is gone. On standard output, one line: the command's process id, or `error: …`. The exit
+code is the command's, 128 + the signal's number where a signal ended it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_death_signal if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread
+                preexec_fn=_death_signal if sys.platform == "linux" else None,
             )
     except OSError as error:
         print(f"error: {error}", flush=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from driftline.schemas.errors import ABSENT, ConfigError, Problem
 from driftline.schemas.units import (
     MAX_DURATION_MS,
@@ -33,7 +34,7 @@ from driftline.stream.config import (
     parse_path,
 )
 from driftline.stream.config_kafka import CONSUMER_ONLY, PRODUCER_ONLY, RESERVED, SECRET
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 HERE = Path(__file__).parent / "config"
@@ -382,6 +383,51 @@ def test_aliases_cannot_blow_up(tmp_path: Path) -> None:
     assert "aliases" in problem.rule
     [problem] = problems_of(write(tmp_path, "a: " + "[" * 5000))
     assert "nested too deeply" in problem.rule
+
+
+KEYS = st.sampled_from(
+    ["kafka", "bootstrap.servers", "sasl.password", "model", "models", "fraud", "input", "topic", "format", "fields", "id", "ts", "features", "features.x", "segment.x", "reference", "pane", "windows", "size", "hop", "allowed_lateness", "idle_after", "retention", "segment_by", "prediction", "score", "detectors", "numeric", "categorical", "alpha", "false_alarms", "min_events", "slots", "max_categories", "max_ahead", "max_message_bytes", "topics", "prefix", "panes", "drift", "partitions", "ingest", "batch_events", "commit_interval", "alerts", "resolve_after", "group", "kind", "name", "path"]
+) | st.text(max_size=3)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["5m", "1h", "ks", "numeric", "auto", "x", "$.x", "$", "2000 events", "a:1"])
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None)  # a file is written and read, and librdkafka asked
+@given(st.dictionaries(KEYS, VALUES, max_size=8), st.booleans())
+def test_whatever_stands_in_the_file_the_answer_is_a_list_of_problems(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any], complete: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz.yaml"
+    if complete:
+        document = {**yaml.safe_load(SMALLEST), **document}
+    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    try:
+        config = load(path, detectors=DETECTORS)
+    except ConfigError as error:
+        assert error.problems
+        assert all(problem.rule and problem.remedy for problem in error.problems)
+        assert all(problem.line for problem in error.problems if problem.path)
+    else:
+        assert config.models
+
+
+@given(st.text() | st.text(alphabet="ab:[]{}-\n \t'\"&*!|>#%@,?"))
+def test_whatever_the_text_the_answer_is_a_list_of_problems(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "text.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    with pytest.raises(ConfigError) as caught:
+        load(path, detectors=DETECTORS)
+    assert caught.value.problems
 
 
 # Secrets

@@ -1,0 +1,394 @@
+"""The command line.
+
+Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 a check found drift.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from ..schemas.errors import DriftlineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .config import Config
+
+app = typer.Typer(
+    name="driftline",
+    help="A streaming drift monitor for machine-learning models on Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+err = Console(stderr=True)
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The configuration file.", show_default=True)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for machines.")]
+LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+DEFAULT_CONFIG = Path("driftline.yaml")
+
+
+class StageName(StrEnum):
+    ingest = "ingest"
+    detect = "detect"
+    alert = "alert"
+
+
+class TailTopic(StrEnum):
+    drift = "drift"
+    alerts = "alerts"
+
+
+def _load(path: Path) -> Config:
+    from .config import load
+
+    return load(path)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option(help="Where to leave the configuration.")] = Path(
+        "driftline-demo"
+    ),
+    speed: Annotated[float, typer.Option(help="Days of the stream per second.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="End at the first alert.")] = False,
+    live: Annotated[
+        bool | None, typer.Option("--live/--no-live", help="A live page, or plain lines.")
+    ] = None,
+) -> None:
+    """A real broker, a real year of flights, a live page: the first alert within a minute."""
+    from .demo import demo as run_demo
+
+    raise typer.Exit(run_demo(directory, speed, once, live))
+
+
+@app.command()
+def init(
+    topic: Annotated[str, typer.Option(help="The topic with inference events.")],
+    bootstrap_servers: Annotated[
+        str, typer.Option("--bootstrap-servers", "-b", help="Where Kafka is.")
+    ] = "localhost:9092",
+    kafka: Annotated[
+        list[str] | None, typer.Option(help="A client property, name=value; repeat for more.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = DEFAULT_CONFIG,
+    sample: Annotated[int, typer.Option(min=1, help="How many messages to look at.")] = 2000,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Look at a topic and propose driftline.yaml."""
+    from .init import look, show, write
+
+    properties: dict[str, str] = {"bootstrap.servers": bootstrap_servers}
+    for entry in kafka or []:
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{entry!r} is not name=value, as in sasl.mechanism=PLAIN")
+        properties[name] = value
+    findings = look(properties, topic, sample)
+    show(findings, Console())
+    write(findings, out, force=force)
+    err.print(f"wrote {out}; next: driftline fit --config {out}")
+
+
+@app.command()
+def fit(
+    config: ConfigOption = DEFAULT_CONFIG,
+    input: Annotated[
+        Path | None, typer.Option(help="A JSONL, CSV or Parquet file instead of the topic.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="First Kafka time of the range.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the range, not included.")] = None,
+    events: Annotated[int | None, typer.Option(min=1, help="Only so many first events.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model of the file.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make the reference profile from reference events."""
+    from .fit import collect, fit_rows
+    from .profiles import save
+    from .sources import file_rows, topic_range
+
+    loaded = _load(config)
+    results: list[dict[str, Any]] = []
+    for name in _models(loaded, model):
+        wanted = loaded.models[name]
+        if input is not None:
+            values: Iterator[bytes | None] = iter(file_rows(input))
+            source = {"file": input.name}
+        else:
+            batches = topic_range(
+                loaded, wanted.input.topic, since_ms=_time(since), until_ms=_time(until)
+            )
+            values = (v for b in batches for v in b.messages.values)
+            source = {"topic": wanted.input.topic, "since": since, "until": until}
+        rows = collect(wanted, values, events)
+        fitted = fit_rows(rows, source)
+        save(fitted.reference, wanted.reference)
+        whole = fitted.reference.whole
+        results.append({
+            "model": name, "reference": wanted.reference, "id": whole.id, "rows": rows.n,
+            "refused": rows.refused, "reasons": rows.reasons, "other_models": rows.others,
+            "features": {f.name: f.kind for f in whole.features},
+            "segments": [dict(s) for s, _ in fitted.reference.units.values() if s],
+            "left_out": [
+                {"unit": unit, "column": entry.name, "reason": entry.reason}
+                for unit, entry in fitted.left_out
+            ],
+        })  # fmt: skip
+    if json:
+        print(orjson.dumps(results, option=orjson.OPT_INDENT_2).decode())
+        return
+    for result in results:
+        _show_fit(result)
+
+
+def _show_fit(result: dict[str, Any]) -> None:
+    out = Console()
+    kinds: dict[str, list[str]] = {}
+    for name, kind in result["features"].items():
+        kinds.setdefault(kind, []).append(name)
+    out.print(f"[bold]{result['model']}[/]: {result['rows']:,} reference rows → "
+              f"{result['reference']} ({result['id'][:12]})")  # fmt: skip
+    for kind, names in kinds.items():
+        out.print(f"  {kind:<12} {', '.join(names)}", markup=False, highlight=False)
+    if result["segments"]:
+        out.print(f"  segments     {len(result['segments'])}")
+    for entry in result["left_out"]:
+        out.print(f"  left out     {entry['column']} of {entry['unit']}: {entry['reason']}",
+                  markup=False, highlight=False)  # fmt: skip
+    if result["refused"]:
+        out.print(f"  refused      {result['refused']:,} messages, the first: "
+                  f"{result['reasons'][0]}", markup=False, highlight=False)  # fmt: skip
+
+
+@app.command()
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    stage: Annotated[
+        StageName | None, typer.Option(help="Only this stage, in this process.")
+    ] = None,
+    ingest_workers: Annotated[int, typer.Option(min=0, help="Processes of the stage.")] = 1,
+    detect_workers: Annotated[int, typer.Option(min=0, help="Processes of the stage.")] = 1,
+    alert_workers: Annotated[int, typer.Option(min=0, help="Processes of the stage.")] = 1,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """Run the monitor: all stages as supervised processes, or one."""
+    from .logs import log_to_stderr
+    from .run import Supervisor, references, run_stage
+
+    log_to_stderr(log_level)
+    loaded = _load(config)
+    if stage is not None:
+        raise typer.Exit(run_stage(loaded, stage.value, log_level))
+    references(loaded)
+    workers: Any = {"ingest": ingest_workers, "detect": detect_workers, "alert": alert_workers}
+    raise typer.Exit(Supervisor(config, workers, log_level).run())
+
+
+@app.command()
+def replay(
+    config: ConfigOption = DEFAULT_CONFIG,
+    input: Annotated[
+        Path | None, typer.Option(help="A JSONL, CSV or Parquet file instead of the topic.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="First Kafka time of the range.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the range, not included.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write verdicts, as JSONL.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model of the file.")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Also publish the verdicts to the drift topic.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 3 if there is drift.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Do over a bounded range exactly what the live stages do; nothing is published unless asked."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..detectors.base import detectors  # noqa: F401  (loads scipy before the clock runs)
+    from .replay import Replay
+    from .report import Findings
+    from .run import references
+    from .sources import file_batches, topic_range
+
+    loaded = _load(config)
+    chosen = _models(loaded, model)
+    loaded = loaded.model_copy(update={"models": {n: loaded.models[n] for n in chosen}})
+    topics = {m.input.topic for m in loaded.models.values()}
+    if len(topics) > 1:
+        raise typer.BadParameter(
+            f"the models read several topics ({', '.join(sorted(topics))}) and one range is replayed "
+            "at a time; choose with --model"
+        )
+    topic = topics.pop()
+    work = Replay(loaded, references(loaded))
+    if input is not None:
+        batches = file_batches(input, topic)
+    else:
+        batches = topic_range(loaded, topic, since_ms=_time(since), until_ms=_time(until))
+    findings = Findings()
+    publisher = _Publisher(loaded) if publish else None
+    columns = [
+        TextColumn("replay"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(),
+    ]  # fmt: skip
+    with (
+        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
+        (open(out, "wb") if out is not None else nullcontext()) as file,
+    ):
+        task = bar.add_task("", total=None, rate=0.0)
+        for verdict in work.run(_watched(batches, bar, task, work)):
+            findings.add(verdict)
+            if file is not None:
+                file.write(verdict.value + b"\n")
+            if publisher is not None:
+                publisher.add(verdict)
+    if publisher is not None:
+        publisher.close()
+    if json:
+        print(orjson.dumps(findings.as_dict(work)).decode())
+    else:
+        findings.show(Console(), work, out)
+    if check and findings.n_drifted:
+        raise typer.Exit(3)
+
+
+def _watched(batches: Any, bar: Any, task: Any, work: Any) -> Iterator[Any]:
+    for batch in batches:
+        yield batch
+        rate = bar.tasks[0].speed or 0.0
+        bar.update(task, completed=work.done, total=work.total, rate=rate)
+
+
+class _Publisher:
+    """Verdicts of a replay on their way to the drift topic, a transaction per thousand."""
+
+    def __init__(self, config: Config) -> None:
+        from .clients import Transactions, ensure_topics, instance_name
+
+        ensure_topics(config)
+        name, self._lock = instance_name(config, "replay")
+        self._topic = config.topics.drift
+        self._transactions = Transactions(config, name)
+        self._waiting: list[dict[str, Any]] = []
+
+    def add(self, verdict: Any) -> None:
+        from .detect import verdict_message
+
+        self._waiting.append(verdict_message(self._topic, verdict))
+        if len(self._waiting) >= 1000:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._transactions.run(None, [], self._waiting)
+            self._waiting = []
+
+    def close(self) -> None:
+        self._flush()
+        self._lock.close()
+
+
+@app.command()
+def tail(
+    what: Annotated[TailTopic, typer.Argument(help="Verdicts or alerts.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    since: Annotated[
+        str | None, typer.Option(help="From then on: a time, -1h, or beginning.")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Wait for more.")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Subscribe to verdicts or alerts from the terminal."""
+    from .tail import tail as run_tail
+
+    raise typer.Exit(
+        run_tail(_load(config), what.value, json=json, since=since, follow=follow, out=sys.stdout)
+    )
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        str | None, typer.Argument(help="inference, label, verdict, alert or asyncapi.")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Prefix of driftline's topics.")] = "driftline",
+    check: Annotated[
+        bool, typer.Option("--check", help="Fail when the published files are stale.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write all files into this directory.")] = None,
+) -> None:
+    """Print a published contract: JSON Schema, or the AsyncAPI document of the whole bus."""
+    from ..schemas.generate import main as generate
+
+    arguments = [name] if name else []
+    arguments += ["--prefix", prefix]
+    arguments += ["--check"] if check else []
+    arguments += ["--out", str(out)] if out else []
+    raise typer.Exit(generate(arguments))
+
+
+@app.command()
+def broker(
+    port: Annotated[int | None, typer.Option(help="The port; free if not given.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep the data there; else removed at the end.")
+    ] = None,
+) -> None:
+    """Run a real Apache Kafka in the foreground, without Docker."""
+    from .broker import main as run_broker
+
+    raise typer.Exit(run_broker(port, data_dir))
+
+
+def _models(config: Config, only: str | None) -> list[str]:
+    if only is None:
+        return list(config.models)
+    if only not in config.models:
+        raise typer.BadParameter(
+            f"{only!r} is not a model of the configuration; there are {', '.join(config.models)}"
+        )
+    return [only]
+
+
+def _time(text: str | None) -> int | None:
+    from ..schemas.units import parse_time_ms
+
+    if text is None:
+        return None
+    try:
+        return parse_time_ms(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def main() -> None:
+    """Entry point: turns errors that a user can act on into one message and an exit code."""
+    from .run import is_usage
+
+    try:
+        app()
+    except DriftlineError as error:
+        for line in str(error).splitlines():
+            err.print(f"[bold red]error:[/] {line}" if line else "", highlight=False, markup=True)
+        sys.exit(2 if is_usage(error) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`… | head`): nothing is left to say.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
