@@ -49,35 +49,143 @@ class ChiSquared:
     def test(
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
-        return [[_test(profile, window, index) for index in features] for window in windows]
+        layout = profile.cached(
+            ("chi_squared", *features), lambda: _Layout(profile, tuple(features))
+        )
+        return [layout.test(window) for window in windows]
 
 
-def _test(profile: Profile, window: Window, index: int) -> Outcome:
-    f = profile.features[index]
-    assert isinstance(f, CategoricalProfile)
-    observed = window.feature(index).astype(np.float64)
-    n = int(observed.sum())
-    n_categories = len(f.categories)
-    unseen, missing = int(observed[n_categories + UNSEEN]), int(observed[n_categories + ABSENT])
-    detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
-    if missing:
-        detail["missing"] = missing
-    if unseen:
-        detail["unseen"] = unseen
-        detail["unseen_sample"] = window.unseen(index)
-    if n == 0:
-        return Outcome(index, None, None, reason="the window is empty", detail=detail)
-    reference = np.append(f.counts, [0, f.missing]).astype(np.float64)
-    statistic, degrees, p = homogeneity(reference, observed)
-    confirmed = None
-    pooled = pool_rare(reference, observed)
-    if pooled is not None:
-        _, pooled_degrees, confirmed = homogeneity(*pooled)
-        detail["pooled"] = {"classes": len(pooled[0]), "p_value": confirmed}
-        if pooled_degrees == 0:
-            confirmed = 1.0
-    detail["degrees_of_freedom"] = degrees
-    return Outcome(index, statistic, p, _effect(f, reference, observed), None, confirmed, detail)
+class _Layout:
+    """The classes of several features end to end, so that one pass tests them all."""
+
+    def __init__(self, profile: Profile, features: tuple[int, ...]) -> None:
+        self.features = features
+        self.profiles = [profile.features[i] for i in features]
+        ranges = [(int(profile.offsets[i]), int(profile.offsets[i + 1])) for i in features]
+        self.cells = np.concatenate([np.arange(a, b) for a, b in ranges])
+        self.sizes = np.array([b - a for a, b in ranges])
+        self.ends = np.cumsum(self.sizes)
+        self.starts = self.ends - self.sizes
+        self.reference = np.concatenate([
+            np.append(f.counts, [0, f.missing]) for f in self.profiles if
+            isinstance(f, CategoricalProfile)
+        ]).astype(np.float64)  # fmt: skip
+        self.n_reference = np.add.reduceat(self.reference, self.starts)
+
+    def _spread(self, per_feature: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.repeat(per_feature, self.sizes)
+
+    def _sums(self, per_class: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.add.reduceat(per_class, self.starts)
+
+    def test(self, window: Window) -> list[Outcome]:
+        observed = window.counts[self.cells].astype(np.float64)
+        n = self._sums(observed)
+        n_safe = np.maximum(n, 1.0)
+        share = n_safe / (self.n_reference + n_safe)
+        total = self.reference + observed
+        terms = _terms(self.reference, observed, total, self._spread(share))
+        statistic = self._sums(terms)
+        degrees = self._sums((total > 0).astype(np.float64)) - 1
+        p = _p_values(degrees, statistic)
+        # Classes that are rare in the smaller sample, as one class.
+        rare = (total > 0) & (total * self._spread(np.minimum(share, 1 - share)) < FEWEST_EXPECTED)
+        n_rare = self._sums(rare.astype(np.float64))
+        pooled_p, pooled_classes = p, degrees + 1
+        if n_rare.any():
+            pooled_p, pooled_classes = self._pooled(observed, total, terms, rare, n_rare, share)
+        moved = np.abs(observed / self._spread(n_safe) - self.reference / self._spread(
+            self.n_reference))  # fmt: skip
+        return [
+            self._outcome(k, window, observed[a:b], statistic[k], int(degrees[k]), p[k],
+                          (pooled_p[k], int(pooled_classes[k])) if n_rare[k] else None,
+                          int(moved[a:b].argmax()))  # fmt: skip
+            for k, (a, b) in enumerate(zip(self.starts.tolist(), self.ends.tolist(), strict=True))
+        ]
+
+    def _pooled(
+        self,
+        observed: npt.NDArray[np.float64],
+        total: npt.NDArray[np.float64],
+        terms: npt.NDArray[np.float64],
+        rare: npt.NDArray[np.bool_],
+        n_rare: npt.NDArray[np.float64],
+        share: npt.NDArray[np.float64],
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """p-values and numbers of classes with rare classes pooled."""
+        pool_observed = self._sums(observed * rare)
+        pool_total = self._sums(total * rare)
+        pool_terms = _terms(pool_total - pool_observed, pool_observed, pool_total, share)
+        statistic = self._sums(np.where(rare, 0.0, terms)) + pool_terms
+        classes = self._sums(((total > 0) & ~rare).astype(np.float64)) + (n_rare > 0)
+        p = _p_values(classes - 1, statistic)
+        # A pool that is still rare takes in the next rarest classes, one feature at a time.
+        small = (n_rare > 0) & (pool_total * np.minimum(share, 1 - share) < FEWEST_EXPECTED)
+        for k in np.flatnonzero(small).tolist():
+            own = slice(self.starts[k], self.ends[k])
+            pooled = pool_rare(self.reference[own], observed[own])
+            if pooled is not None:
+                _, degrees, p[k] = homogeneity(*pooled)
+                classes[k] = degrees + 1
+        return p, classes
+
+    def _outcome(
+        self,
+        k: int,
+        window: Window,
+        observed: npt.NDArray[np.float64],
+        statistic: float,
+        degrees: int,
+        p: float,
+        pooled: tuple[float, int] | None,
+        most: int,
+    ) -> Outcome:
+        f, index = self.profiles[k], self.features[k]
+        assert isinstance(f, CategoricalProfile)
+        n = int(observed.sum())
+        n_categories = len(f.categories)
+        unseen, missing = int(observed[n_categories + UNSEEN]), int(observed[n_categories + ABSENT])
+        detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
+        if missing:
+            detail["missing"] = missing
+        if unseen:
+            detail["unseen"] = unseen
+            detail["unseen_sample"] = window.unseen(index)
+        if n == 0:
+            return Outcome(index, None, None, reason="the window is empty", detail=detail)
+        detail["degrees_of_freedom"] = degrees
+        confirmed = None
+        if pooled is not None:
+            confirmed = float(pooled[0])
+            detail["pooled"] = {"classes": pooled[1], "p_value": confirmed}
+        names = (*f.categories, "(unseen)", "(missing)")
+        reference = self.reference[int(self.starts[k]) + most]
+        before, now = float(reference / self.n_reference[k]), float(observed[most] / n)
+        effect = Effect("share_shift", now - before, "share", before, now, names[most])
+        return Outcome(index, float(statistic), float(p), effect, None, confirmed, detail)
+
+
+def _terms(
+    reference: npt.NDArray[np.float64],
+    observed: npt.NDArray[np.float64],
+    total: npt.NDArray[np.float64],
+    share: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """What each class adds to X²; 0 for one that is empty in both samples."""
+    expected = total * share
+    expected_reference = total * (1 - share)
+    safe, safe_reference = np.where(total > 0, expected, 1.0), np.where(
+        total > 0, expected_reference, 1.0
+    )
+    return (observed - expected) ** 2 / safe + (reference - expected_reference) ** 2 / safe_reference
+
+
+def _p_values(
+    degrees: npt.NDArray[np.float64], statistic: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    return np.where(
+        degrees < 1, 1.0, special.chdtrc(np.maximum(degrees, 1.0), np.maximum(statistic, 0.0))
+    )
 
 
 def homogeneity(
@@ -126,18 +234,3 @@ def pool_rare(
         np.append(reference[rest], reference[rare].sum()),
         np.append(observed[rest], observed[rare].sum()),
     )
-
-
-def _effect(
-    f: CategoricalProfile,
-    reference: npt.NDArray[np.float64],
-    observed: npt.NDArray[np.float64],
-) -> Effect:
-    """The class whose share moved most."""
-    before, now = reference / reference.sum(), observed / observed.sum()
-    most = int(np.abs(now - before).argmax())
-    names = (*f.categories, "(unseen)", "(missing)")
-    return Effect(
-        "share_shift", float(now[most] - before[most]), "share", float(before[most]),
-        float(now[most]), names[most],
-    )  # fmt: skip

@@ -17,31 +17,19 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from .entries import Entries, by_pane
+from .numeric import summarize_numeric
 from .profile import (
     ABSENT,
     BOOLEAN_NAMES,
-    MISSING,
-    NAN,
-    NEG_INF,
-    POS_INF,
     UNSEEN,
     CategoricalProfile,
     Column,
-    NumericProfile,
     Profile,
     Scalar,
     category_name,
     split_numbers,
 )
-
-# A value's distance from the reference mean, in reference standard deviations, is summed as an
-# integer multiple of 2**-20. Values farther than 256 sd away are counted apart: that bounds one
-# square to 2**36, so an int64 holds at least 2**27 of them.
-FIXED_POINT_BITS: Final = 20
-FARTHEST_SD: Final = 256.0
-
-# Columns of `sums`.
-SUM, SUM_OF_SQUARES, BEYOND = 0, 1, 2
 
 # Names kept of unseen categories and of model versions, per pane.
 SAMPLE: Final = 5
@@ -145,19 +133,18 @@ def summarize(
     first = np.flatnonzero(np.diff(start_ms, prepend=start_ms[0] - 1))
     bounds = np.append(first, columns.n)
     n_panes = len(first)
-    parts: list[_Entries] = []
-    sums = np.zeros((n_panes, profile.n_numeric, 3), np.int64)
-    low = np.full((n_panes, profile.n_numeric), np.nan)
-    high = np.full((n_panes, profile.n_numeric), np.nan)
+    parts: list[Entries] = []
     if profile.n_numeric:
         values = columns.numeric.copy() if order is None else columns.numeric[:, order]
         nan = columns.nan
         if nan is not None and order is not None:
             nan = nan[:, order]
-        for i, f in enumerate(profile.numeric):
-            offset = int(profile.offsets[i])
-            parts += _numeric(f, offset, values[i], None if nan is None else nan[i], bounds,
-                              sums[:, i], low[:, i], high[:, i])  # fmt: skip
+        numeric = summarize_numeric(profile, values, nan, bounds)
+        parts += numeric.entries
+        sums, low, high = numeric.sums, numeric.low, numeric.high
+    else:
+        sums = np.zeros((n_panes, 0, 3), np.int64)
+        low = high = np.empty((n_panes, 0))
     unseen: list[dict[int, dict[str, int]]] = [{} for _ in range(n_panes)]
     pane_of = np.repeat(np.arange(n_panes), np.diff(bounds))
     if order is not None and profile.n_categorical:
@@ -172,14 +159,7 @@ def summarize(
             unseen[pane][i] = sample
     versions = _versions(columns.versions, order, bounds)
 
-    pane_index = np.concatenate([p.pane for p in parts])
-    cells = np.concatenate([p.cells for p in parts])
-    counts = np.concatenate([p.counts for p in parts])
-    if n_panes > 1:
-        # On 16 bits numpy makes a stable sort a radix sort.
-        by_pane = np.argsort(_narrow(pane_index, n_panes), kind="stable")
-        pane_index, cells, counts = pane_index[by_pane], cells[by_pane], counts[by_pane]
-    ends = np.searchsorted(pane_index, np.arange(n_panes), "right")
+    cells, counts, ends = by_pane(parts, n_panes)
     begins = np.concatenate([[0], ends[:-1]])
     sizes = np.diff(bounds)
     return [
@@ -196,88 +176,6 @@ def summarize(
         )
         for p in range(n_panes)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Entries:
-    pane: npt.NDArray[Any]
-    cells: npt.NDArray[np.int32]
-    counts: npt.NDArray[np.int32]
-
-
-def _narrow(index: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
-    return index.astype(np.uint16) if n <= 1 << 16 else index
-
-
-def _numeric(
-    f: NumericProfile,
-    offset: int,
-    x: npt.NDArray[np.float64],
-    nan: npt.NDArray[np.bool_] | None,
-    bounds: npt.NDArray[np.intp],
-    sums: npt.NDArray[np.int64],
-    low: npt.NDArray[np.float64],
-    high: npt.NDArray[np.float64],
-) -> list[_Entries]:
-    """Entries of one feature; fills sums, low and high. Reorders `x` inside each pane."""
-    first = bounds[:-1]
-    finite = np.isfinite(x)
-    all_finite = bool(finite.all())
-    parts: list[_Entries] = []
-    special: npt.NDArray[np.int64] | None = None
-    if not all_finite:
-        is_nan = np.isnan(x)
-        carried = np.zeros_like(is_nan) if nan is None else nan
-        special = np.stack([
-            np.add.reduceat(mask, first, dtype=np.int64)
-            for mask in (is_nan & ~carried, carried, x == np.inf, x == -np.inf)
-        ])  # fmt: skip
-    # In order, equal cells become runs to be counted, and the ranking's memory accesses are local.
-    for p in range(len(first)):
-        x[bounds[p] : bounds[p + 1]].sort()
-    if not all_finite:
-        finite = np.isfinite(x)
-    cell = f.ranker.cells(x)
-    change = np.empty(len(x), np.bool_)
-    np.not_equal(cell[1:], cell[:-1], out=change[1:])
-    change[first] = True
-    if not all_finite:
-        cell[~finite] = -1
-        change[1:] |= finite[1:] != finite[:-1]
-    at = np.flatnonzero(change)
-    counts = np.diff(at, append=len(x))
-    cells = cell[at]
-    pane = np.repeat(np.arange(len(first)), np.diff(np.searchsorted(at, bounds)))
-    if not all_finite:
-        keep = cells >= 0
-        cells, counts, pane = cells[keep], counts[keep], pane[keep]
-    parts.append(
-        _Entries(pane, (cells + offset).astype(np.int32), counts.astype(np.int32)),
-    )
-    if special is not None:
-        for which in (MISSING, NAN, POS_INF, NEG_INF):
-            hit = np.flatnonzero(special[which])
-            at_cell = np.full(len(hit), offset + f.n_finite_cells + which, np.int32)
-            parts.append(_Entries(hit, at_cell, special[which][hit].astype(np.int32)))
-
-    with np.errstate(over="ignore", invalid="ignore"):
-        z = (x - f.mean) * (1.0 / f.sd)
-        usable = np.abs(z) <= FARTHEST_SD  # false for NaN
-    if not bool(usable.all()):
-        sums[:, BEYOND] = np.add.reduceat(finite & ~usable, first, dtype=np.int64)
-        z[~usable] = 0.0
-    z *= 1 << FIXED_POINT_BITS
-    q = np.rint(z, out=z).astype(np.int64)
-    sums[:, SUM] = np.add.reduceat(q, first)
-    q *= q
-    q >>= FIXED_POINT_BITS
-    sums[:, SUM_OF_SQUARES] = np.add.reduceat(q, first)
-    if all_finite:
-        low[:], high[:] = x[first], x[bounds[1:] - 1]
-    else:
-        x[~finite] = np.nan
-        low[:], high[:] = np.fmin.reduceat(x, first), np.fmax.reduceat(x, first)
-    return parts
 
 
 def _lookup(f: CategoricalProfile) -> dict[Any, int]:
@@ -304,7 +202,7 @@ def _categorical(
     column: Sequence[Scalar],
     pane_of: npt.NDArray[np.intp],
     n_panes: int,
-) -> tuple[_Entries, dict[int, dict[str, int]]]:
+) -> tuple[Entries, dict[int, dict[str, int]]]:
     n = len(f.categories)
     table = profile.cached(("lookup", index), lambda: _lookup(f))
     code = np.fromiter(map(table.get, column, repeat(-1)), np.int64, len(column))
@@ -326,8 +224,11 @@ def _categorical(
     else:
         hit, counts = np.unique(code, return_counts=True)
     pane, cell = np.divmod(hit, f.n_cells)
-    entries = _Entries(
-        pane, (cell + int(profile.offsets[index])).astype(np.int32), counts.astype(np.int32)
+    entries = Entries(
+        np.array([index]),
+        np.bincount(pane, minlength=n_panes)[None, :],
+        (cell + int(profile.offsets[index])).astype(np.int32),
+        counts.astype(np.int32),
     )
     return entries, {p: sample_names(names) for p, names in strangers.items()}
 

@@ -35,7 +35,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import ProfileError
-from .ranks import Ranker
 
 Kind = Literal["numeric", "categorical", "boolean"]
 Scalar = str | int | float | bool | None
@@ -99,10 +98,6 @@ class NumericProfile:
     @property
     def n_cells(self) -> int:
         return self.n_finite_cells + NUMERIC_EXTRA
-
-    @cached_property
-    def ranker(self) -> Ranker:
-        return Ranker(self.values)
 
     @cached_property
     def steps(self) -> Steps:

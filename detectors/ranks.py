@@ -1,72 +1,95 @@
-"""Ranks of many values among the sorted reference values."""
+"""Where values fall among the sorted reference values, for all numeric features at once."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 # Buckets per reference value: more make the first guess better and the table larger.
 _BUCKETS_PER_VALUE = 4
-# Below so many reference values a binary search is as fast.
-_FEWEST = 64
 
 
 class Ranker:
-    """Ranks values by a guide table instead of a binary search (Chen & Asau 1974).
+    """Ranks values by guide tables instead of binary searches (Chen & Asau 1974).
 
-    The range of the reference is cut into equal buckets; a table says how many reference values lie
-    in earlier buckets. That count never exceeds a value's rank, and rarely falls short by more than
-    one or two, so two vectorised corrections settle nearly all values and a binary search the rest.
+    The range of each feature's reference is cut into equal buckets; a table says how many reference
+    values lie in earlier buckets. That count never exceeds a value's rank, and rarely falls short by
+    more than one or two, so two vectorised corrections settle nearly all values and a binary search
+    the rest. The tables of all features lie end to end, so one pass serves all of them.
 
     Args:
-        values: (U,) float64, sorted, distinct, finite.
+        references: per feature (U,) float64, sorted, distinct, finite, at least one value.
     """
 
-    __slots__ = ("_below", "_scale", "values")
+    __slots__ = ("_below", "_bucket_offset", "_first", "_last", "_last_bucket", "_low", "_scale",
+                 "_values", "references")  # fmt: skip
 
-    def __init__(self, values: npt.NDArray[np.float64]) -> None:
-        self.values = values
-        n = len(values) * _BUCKETS_PER_VALUE
-        width = float(values[-1]) - float(values[0])
-        # Not for ranges whose width overflows, or vanishes in the division.
-        self._scale = n / width if len(values) >= _FEWEST and np.isfinite(width) else 0.0
-        self._below: npt.NDArray[np.intp] | None = None
-        if np.isfinite(self._scale) and self._scale > 0:
-            counts = np.bincount(self._bucket(values, n), minlength=n)
-            self._below = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    def __init__(self, references: Sequence[npt.NDArray[np.float64]]) -> None:
+        self.references = tuple(references)
+        sizes = np.array([len(v) for v in references], np.intp)
+        ends = np.cumsum(sizes)
+        # All per feature, as columns: (F, 1).
+        self._first = (ends - sizes)[:, None]
+        self._last = (ends - 1)[:, None]
+        self._values = np.concatenate([*references, np.empty(0)])
+        n_buckets = _BUCKETS_PER_VALUE * sizes
+        self._last_bucket = (n_buckets - 1)[:, None].astype(np.float64)
+        self._bucket_offset = (np.cumsum(n_buckets) - n_buckets)[:, None]
+        self._low = np.array([v[0] for v in references])[:, None]
+        with np.errstate(over="ignore", divide="ignore"):
+            widths = np.array([v[-1] - v[0] for v in references])
+            scale = n_buckets / widths
+        # A width that overflows or vanishes leaves one bucket, and the work to the binary search.
+        self._scale = np.where(np.isfinite(scale) & np.isfinite(widths), scale, 0.0)[:, None]
+        tables = []
+        for f, values in enumerate(references):
+            one = slice(f, f + 1)
+            bucket = self._bucket(values[None, :], one)[0] - self._bucket_offset[f, 0]
+            counts = np.bincount(bucket, minlength=int(n_buckets[f]))
+            tables.append(self._first[f, 0] + np.cumsum(counts) - counts)
+        self._below = np.concatenate([*tables, np.empty(0, np.intp)]).astype(np.intp)
 
-    def _bucket(self, x: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.intp]:
+    def _bucket(self, x: npt.NDArray[np.float64], features: slice) -> npt.NDArray[np.intp]:
         # Each step is monotone in x, and that alone makes the table's counts lower bounds. NaN
         # becomes some bucket: its rank means nothing, and nobody asks for it.
         with np.errstate(invalid="ignore", over="ignore"):
-            at = (x - self.values[0]) * self._scale
-            np.fmin(at, n - 1, out=at)
-            np.fmax(at, 0, out=at)
-            return at.astype(np.intp)
+            at = (x - self._low[features]) * self._scale[features]
+        np.fmin(at, self._last_bucket[features], out=at)
+        np.fmax(at, 0, out=at)
+        bucket = at.astype(np.intp)
+        bucket += self._bucket_offset[features]
+        return bucket
 
     def cells(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-        """(n,) the cell of each value: its gap r (r reference values are smaller), or U + 1 + r
-        where it equals the reference value of rank r.
+        """The cell of each value within its feature.
 
-        Of values that are not finite the cell means nothing.
+        Args:
+            x: (F, n), a row per feature.
 
-        >>> Ranker(np.array([1.0, 2.0])).cells(np.array([0.5, 1.0, 1.5, 2.0, 9.0])).tolist()
-        [0, 3, 1, 4, 2]
+        Returns:
+            (F, n): the gap r (r reference values are smaller), or U + 1 + r where the value equals
+            the reference value of rank r. Of values that are not finite it means nothing.
+
+        >>> ranker = Ranker([np.array([1.0, 2.0])])
+        >>> ranker.cells(np.array([[0.5, 1.0, 1.5, 2.0, 9.0]])).tolist()
+        [[0, 3, 1, 4, 2]]
         """
-        n = len(self.values)
-        if self._below is None:
-            rank = np.searchsorted(self.values, x)
-            return rank + (n + 1) * (self.values[np.minimum(rank, n - 1)] == x)
-        rank = self._below[self._bucket(x, len(self._below))]
+        at = self._below[self._bucket(x, slice(None))]
         for _ in range(2):
-            rank += self.values[np.minimum(rank, n - 1)] < x
-        np.minimum(rank, n - 1, out=rank)
-        at = self.values[rank]
-        short = np.flatnonzero(at < x)
-        if len(short):
-            rank[short] = np.searchsorted(self.values, x[short])
-        rank += (n + 1) * (at == x)
-        if len(short):
-            hit = self.values[np.minimum(rank[short], n - 1)] == x[short]
-            rank[short] += (n + 1) * hit
+            np.minimum(at, self._last, out=at)
+            at += self._values[at] < x
+        np.minimum(at, self._last, out=at)
+        found = self._values[at]
+        rank = at - self._first
+        hit = found == x
+        short = found < x
+        if short.any():
+            for f in np.flatnonzero(short.any(axis=1)).tolist():
+                values, which = self.references[f], short[f]
+                exact = np.searchsorted(values, x[f, which])
+                rank[f, which] = exact
+                hit[f, which] = values[np.minimum(exact, len(values) - 1)] == x[f, which]
+        rank += hit * (self._last - self._first + 2)
         return rank

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.units import EventWindow, TimeWindow
-from .panes import FIXED_POINT_BITS, SUM, Pane, merge_names
+from .numeric import BEYOND, FIXED_POINT_BITS, SUM
+from .panes import Pane, merge_names
 from .profile import Profile
 
 WindowSpec = TimeWindow | EventWindow
@@ -52,7 +53,7 @@ class Window:
 
     def mean(self, index: int, n: int) -> float | None:
         """Mean of `n` finite values of a numeric feature, None where there are none in reach."""
-        total, beyond = int(self.sums[index, SUM]), int(self.sums[index, 2])
+        total, beyond = int(self.sums[index, SUM]), int(self.sums[index, BEYOND])
         if n - beyond <= 0:
             return None
         f = self._bank.profile.numeric[index]

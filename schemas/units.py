@@ -1,7 +1,7 @@
 """Units as people write them: durations, sizes in bytes, window specifications, points in time.
 
-Inside driftline every time is an `int` of milliseconds (since the Unix epoch, or long), every size an
-`int` of bytes. This module is where text becomes such numbers and numbers become text again.
+Inside driftline every time is an `int` of milliseconds (since the Unix epoch, or long), every size
+an `int` of bytes. This module is where text becomes such numbers and numbers become text again.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def parse_time_ms(value: str | int, *, now_ms: int | None = None) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return _checked_time(value, value)
     text = value.strip() if isinstance(value, str) else ""
-    if text == "now" or text.startswith("-") and _DURATION.fullmatch(text[1:].strip()):
+    if text == "now" or (text.startswith("-") and _DURATION.fullmatch(text[1:].strip())):
         present = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         back = 0 if text == "now" else parse_duration_ms(text[1:])
         return _checked_time(present - back, value)

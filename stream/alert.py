@@ -5,7 +5,7 @@
                           ▼│ one row per alert key
                       table, kept in <group>-alert-rows-changelog
 
-What happens is decided by `alerting.step`; this file is the order of the four writes of one verdict:
+What happens is decided by `alerting.step`; this file is the order of what one verdict changes:
 
     1. the alert, if there is one, is acknowledged by the broker
     2. the row, if it changed, is acknowledged by the changelog
@@ -27,34 +27,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from typing import Any
 
 import faust
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
-from faust.types import EventT, StreamT
+from confluent_kafka.admin import (
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
+    NewTopic,  # pyright: ignore[reportPrivateImportUsage]
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
+)
+from faust.types import EventT
 from mode.supervisors import CrashingSupervisor
 
 from ..schemas.cloudevents import alert_headers
-from ..schemas.errors import DriftlineError, EventError, TopicError
+from ..schemas.errors import EventError, TopicError
 from ..schemas.verdict import Verdict
 from . import alerting
+from .clients import admin, ensure_topics, partition_count
 from .config import Config
 from .faust_consumer import CommittedTransport
 from .faust_settings import faust_settings
+from .logs import OneLine, log_to_stderr
 
 BROKER_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 8.0
 LIBRARIES = ("faust", "mode", "aiokafka", "asyncio")
 REPEAT_AFTER_S = 30.0
-# Rows are rewritten while an alert fires; small segments let compaction forget the old ones, so that
-# a worker reads little before it starts. 1 MiB is the least Kafka allows.
+# Rows are rewritten while an alert fires; small segments let compaction forget the old ones, so
+# that a worker reads little before it starts. 1 MiB is the least Kafka allows.
 CHANGELOG_CONFIG = {
     "cleanup.policy": "compact",
     "segment.bytes": str(16 * 1024**2),
@@ -65,21 +69,26 @@ CHANGELOG_CONFIG = {
 log = logging.getLogger("driftline.alert")
 
 
+class _App(faust.App):
+    def _create_directories(self) -> None:
+        """None are needed, since tables live in memory; Faust makes them where it was started."""
+
+
 def build_app(config: Config) -> faust.App:
     """The Faust application, with its topics checked and its changelog topic there.
 
     Workers of one `group` share the partitions of the drift topic, and so the keys.
 
-    Raises TopicError: the drift or the alerts topic is missing, or the changelog does not fit.
-    ConfigError: a client property has no counterpart in Faust. DriftlineError: no broker answers.
+    Raises TopicError: no broker answers, a topic is missing and cannot be created, or the changelog
+    does not fit. ConfigError: a client property has no counterpart in Faust.
     """
     settings = faust_settings(config.client_properties())
     name = f"{config.group}-alert"
-    partitions = _prepare_topics(config, f"{name}-rows-changelog")
-    app = faust.App(
+    ensure_topics(config)
+    partitions = _prepare_changelog(config, f"{name}-rows-changelog")
+    app = _App(
         name,
         **settings,
-        datadir=tempfile.mkdtemp(prefix="driftline-alert-"),
         store="memory://",
         web_enabled=False,
         topic_partitions=partitions,
@@ -87,7 +96,6 @@ def build_app(config: Config) -> faust.App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=__import__("os").environ.get("INST"),
         stream_wait_empty=True,
         stream_recovery_delay=0.0,
     )
@@ -121,7 +129,7 @@ def build_app(config: Config) -> faust.App:
 
     # Restarting only the agent, as Faust does, would go on behind the verdict that failed.
     @app.agent(drift, name="alert", supervisor_strategy=CrashingSupervisor)
-    async def alert_agent(stream: StreamT) -> None:
+    async def alert_agent(stream: Any) -> None:
         # Acknowledged by hand: otherwise a verdict whose handling fails counts as handled.
         stream = stream.noack()
         async for event in stream.events():
@@ -147,73 +155,37 @@ def _decode(event: EventT) -> dict[str, Any] | None:
         return None
 
 
-def _prepare_topics(config: Config, changelog: str) -> int:
-    """Partitions of the drift topic, once it, the alerts topic and the changelog are found fit."""
-    silent = logging.Logger("librdkafka")
-    silent.addHandler(logging.NullHandler())
-    servers = config.client_properties()["bootstrap.servers"]
-    try:
-        admin = AdminClient(config.client_properties("admin"), logger=silent)
-        # All of them: asking for one that is missing may create it.
-        topics = admin.list_topics(timeout=BROKER_TIMEOUT_S).topics
-    except KafkaException as error:
-        reason = error.args[0].str()
-        raise DriftlineError(
-            f"{servers}: no broker answered within {BROKER_TIMEOUT_S:.0f} s ({reason}); "
-            "start it, or correct kafka.bootstrap.servers in driftline.yaml",
-            retry=True,
-        ) from None
-    for topic in (config.topics.drift, config.topics.alerts):
-        if topic not in topics:
-            raise TopicError(
-                f"the topic {topic} does not exist on {servers}; create it with `driftline run`, "
-                "or correct `topics` in driftline.yaml"
-            )
-    partitions = len(topics[config.topics.drift].partitions)
-    if changelog not in topics:
-        _create(admin, changelog, partitions, config.topics.replication_factor)
-        return partitions
-    found = len(topics[changelog].partitions)
-    if found != partitions:
-        raise TopicError(
-            f"{changelog} has {found} partitions and {config.topics.drift} has {partitions}; rows "
-            "lie in the partition of their verdicts, so both must be equal. "
-            + _rebuild(config, changelog)
-        )
-    policy = _cleanup_policy(admin, changelog)
-    if policy != "compact":
-        raise TopicError(
-            f"{changelog} has cleanup.policy={policy}; it must be compact, since it holds the state "
-            "of every firing alert. " + _rebuild(config, changelog)
-        )
-    return partitions
-
-
-def _rebuild(config: Config, changelog: str) -> str:
-    return (
-        f"Stop the alert stage, delete the topic {changelog} and the consumer group "
-        f"{config.group}-alert, and start again: all verdicts are read again, and alerts that were "
-        "published before come again under the same ids"
+def _prepare_changelog(config: Config, changelog: str) -> int:
+    """Partitions of the drift topic, once the changelog is there and fits to it."""
+    partitions = partition_count(config, config.topics.drift)
+    client = admin(config)
+    new = NewTopic(
+        changelog, partitions, config.topics.replication_factor, config=CHANGELOG_CONFIG
     )
-
-
-def _create(admin: AdminClient, topic: str, partitions: int, replication_factor: int) -> None:
-    new = NewTopic(topic, partitions, replication_factor, config=CHANGELOG_CONFIG)
     try:
-        admin.create_topics([new])[topic].result(BROKER_TIMEOUT_S)
+        client.create_topics([new])[changelog].result(BROKER_TIMEOUT_S)
+        return partitions
     except KafkaException as error:
-        # Another worker, starting at the same time, was first.
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise TopicError(
-                f"cannot create {topic} ({error.args[0].str()}); it holds the state of the alerts: "
-                f"create it with {partitions} partitions and cleanup.policy=compact"
+                f"cannot create topic {changelog!r} ({error.args[0].str()}), which keeps the state "
+                f"of the alerts; create it yourself with {partitions} partitions and "
+                f"{CHANGELOG_CONFIG}",
+                retry=error.args[0].retriable(),
             ) from None
-
-
-def _cleanup_policy(admin: AdminClient, topic: str) -> str:
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    found = admin.describe_configs([resource])[resource].result(BROKER_TIMEOUT_S)
-    return str(found["cleanup.policy"].value)
+    found = partition_count(config, changelog)
+    resource = ConfigResource(ResourceType.TOPIC, changelog)
+    settings = client.describe_configs([resource])[resource].result(BROKER_TIMEOUT_S)
+    policy = str(settings["cleanup.policy"].value)
+    if found == partitions and policy == "compact":
+        return partitions
+    raise TopicError(
+        f"topic {changelog!r} has {found} partitions and cleanup.policy={policy}; it needs "
+        f"{partitions} like {config.topics.drift!r}, since the state of an alert lies in the "
+        "partition of its verdicts, and compact, or state is lost. Stop the alert stage, delete "
+        f"this topic and the consumer group {config.group}-alert, and start again: all verdicts "
+        "are read again, and alerts that were published before come again under the same ids"
+    )
 
 
 def main(config: Config, log_level: str = "INFO") -> int:
@@ -224,6 +196,7 @@ def main(config: Config, log_level: str = "INFO") -> int:
     Raises what `build_app` raises.
     """
     log_to_stderr(log_level)
+    _tame_libraries(log_level)
     return asyncio.run(_run(config))
 
 
@@ -264,35 +237,21 @@ async def _stop(app: faust.App, start: asyncio.Task[None]) -> None:
         log.warning("while stopping: %s: %s", type(error).__name__, error)
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await start
-    shutil.rmtree(app.conf.datadir, ignore_errors=True)
-
-
-class _OneLine(logging.Formatter):
-    """`2026-11-21T08:00:00Z WARNING driftline.alert: …`, a traceback only when debugging."""
-
-    converter = time.gmtime
-
-    def __init__(self, tracebacks: bool) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-        self._tracebacks = tracebacks
-
-    def format(self, record: logging.LogRecord) -> str:
-        if not self._tracebacks:
-            record.exc_info = record.exc_text = record.stack_info = None
-        return " ".join(super().format(record).split("\n"))
+    # What is left over after a stop without a broker is of no interest.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 class _Sparing(logging.Filter):
-    """Lets a library repeat a message every `REPEAT_AFTER_S` only: a broker away is one line."""
+    """Lets Faust repeat a message, and each part of aiokafka say anything, every `REPEAT_AFTER_S`
+    only: aiokafka has a dozen ways to say that a broker is away."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("driftline"):
-            return True
-        what, now = (record.name, str(record.msg)), time.monotonic()
+        message = "" if record.name.startswith("aiokafka") else str(record.msg)
+        what, now = (record.name, message), time.monotonic()
         if now - self._said.get(what, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
             return False
         if len(self._said) > 1000:
@@ -301,14 +260,16 @@ class _Sparing(logging.Filter):
         return True
 
 
-def log_to_stderr(level: str) -> None:
-    """One line a message for driftline and for the libraries below it, whatever they set up."""
+def _tame_libraries(level: str) -> None:
+    """What Faust and aiokafka say: warnings, in our style, and everything when debugging."""
     debugging = logging.getLevelName(level.upper()) <= logging.DEBUG
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine(debugging))
+    handler.setFormatter(OneLine(debugging))
     handler.addFilter(_Sparing())
-    for name in ("driftline", *LIBRARIES):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        quiet = not debugging and name != "driftline"
-        logger.setLevel(logging.WARNING if quiet else level.upper())
+    for name in LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers[:] = [handler]
+        library.propagate = False
+        library.setLevel(logging.DEBUG if debugging else logging.WARNING)
+    # It misses a sensor at every rebalance.
+    logging.getLogger("faust.app.base").setLevel(logging.DEBUG if debugging else logging.ERROR)

@@ -11,10 +11,10 @@ An alert's key is (model, segment, feature); the *series* of a key are its (dete
 One drifted verdict fires, since a detector decides at a level calibrated for the whole monitor:
 asking for a second opinion here would change the false-alarm rate that was promised.
 
-`starts_at` is the end of the window of the first drifted verdict, in event time: what the wall clock
-said when the verdict was read differs between a live run, a restart and a replay, and the alert's id
-is made of `starts_at`, so it would differ too. `ends_at`, likewise, is the end of the window of the
-quiet verdict that resolved.
+`starts_at` is the end of the window of the first drifted verdict, in event time: what the wall
+clock said when the verdict was read differs between a live run, a restart and a replay, and the
+alert's id is made of `starts_at`, so it would differ too. `ends_at`, likewise, is the end of the
+window of the quiet verdict that resolved.
 
 **Reading a verdict twice is harmless.** After a crash the topic is read again from an earlier
 position, and a reader of uncommitted data sees an aborted transaction's verdicts and, with the same
@@ -91,7 +91,7 @@ def key_of(verdict: Mapping[str, Any]) -> str:
 
 def severity_of(verdict: Mapping[str, Any]) -> Severity:
     """`critical` when the effect reaches `CRITICAL_SD` reference standard deviations or
-    `CRITICAL_SHARE` of share, in either direction; `warning` otherwise and where no effect is known.
+    `CRITICAL_SHARE` of share, in either direction; else, and without a known effect, `warning`.
 
     A p-value is no measure of it: with enough events the smallest change has a tiny one.
     """

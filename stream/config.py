@@ -24,7 +24,9 @@ from .config_yaml import Tree, read_yaml, show_path
 __all__ = [
     "DEFAULT_DETECTORS",
     "FIELDS",
+    "MODEL_KEYS",
     "RESERVED_FEATURES",
+    "SHARED_KEYS",
     "Alerts",
     "Config",
     "Ingest",

@@ -272,7 +272,7 @@ def _detector_mistakes(kind: str, names: Collection[Any], known: Any) -> list[Mi
         usable = [n for n in known or () if fits is None or kind in fits[n]]
         if name in seen:
             mistakes.append(Mistake((kind, i), name, "each detector is listed once", "remove it"))
-        elif not isinstance(name, str) or known is not None and name not in usable:
+        elif not isinstance(name, str) or (known is not None and name not in usable):
             what = "detectors" if fits is None else f"detectors for {kind} features"
             rule = f"{what} are {', '.join(sorted(usable))}" if known else "must be a name"
             near = nearest(name, usable) or (min(usable) if usable else "ks")

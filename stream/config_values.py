@@ -145,7 +145,7 @@ def level(value: object) -> float:
 
 
 def slot_count(value: object) -> int | str:
-    if value == "exact" or type(value) is int and 100 <= value <= 10_000_000:
+    if value == "exact" or (type(value) is int and 100 <= value <= 10_000_000):
         return value  # pyright: ignore[reportReturnType]
     rule = "slots is `exact`, or the number of quantile slots, at least 100"
     raise wrong(value, rule, "write exact, or for example 10000")

@@ -1,9 +1,9 @@
 """YAML read with the line of every key and value, and without YAML's surprises.
 
-PyYAML resolves plain scalars by YAML 1.1, where `no` is false, `1:30` is 90, `010` is 8, `1e-3` is a
-text and `2026-11-21` a date object. Here they follow YAML 1.2's core schema: booleans are `true` and
-`false`, numbers are decimal (or 0x, 0o), everything else is the text that stands there. A key is
-always its text, so a feature may be called `no` or `1`.
+PyYAML resolves plain scalars by YAML 1.1, where `no` is false, `1:30` is 90, `010` is 8, `1e-3` is
+a text and `2026-11-21` a date object. Here they follow YAML 1.2's core schema: booleans are `true`
+and `false`, numbers are decimal (or 0x, 0o), everything else is the text that stands there. A key
+is always its text, so a feature may be called `no` or `1`.
 """
 
 from __future__ import annotations

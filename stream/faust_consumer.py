@@ -3,8 +3,8 @@
 Faust 0.15.3 loses messages of its input in three ways, each of which was seen here with a real
 broker, some of them within a few starts:
 
-1. *While a table is restored.* The input's partitions are resumed before the position is set back to
-   the committed one and before the queues are emptied, so messages fetched in between are thrown
+1. *While a table is restored.* The input's partitions are resumed before the position is set back
+   to the committed one and before the queues are emptied, so messages fetched in between are thrown
    away, and what follows them is handled. Without a committed offset nothing is set back at all.
    A worker that had no partitions before may even handle messages with its table still empty.
 2. *While offsets are counted.* Transactions leave offsets without a message: markers, and what was
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import aiokafka
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.consumer import RecordMap
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
@@ -54,12 +54,22 @@ class CommittedThread(AIOKafkaConsumerThread):
             log.warning("this release of aiokafka cannot be told to read committed messages only")
         return consumer
 
+    async def on_thread_stop(self) -> None:
+        """Stop the client; one that lost its broker is left as it is, without a traceback."""
+        try:
+            await super().on_thread_stop()
+        except (asyncio.CancelledError, KafkaError) as error:
+            log.debug("while stopping the consumer: %r", error)
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the committed offset, and to the beginning where none is committed."""
         return await self.call_thread(self._seek_to_committed)
 
     async def _seek_to_committed(self) -> Mapping[TP, int]:
         consumer = self._ensure_consumer()
+        if not consumer.assignment():
+            # Between two assignments. aiokafka only asserts; this error Faust knows how to take.
+            raise IllegalStateError("no partitions are assigned at the moment")
         committed = await consumer.seek_to_committed()
         changelogs = self.app.tables.changelog_topics
         fresh = [tp for tp, at in committed.items() if not at and tp.topic not in changelogs]
@@ -75,8 +85,9 @@ class CommittedConsumer(Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._open = False  # whether the input may be fetched
+        self._assigned = False  # false between two assignments
         self._restored = False  # whether Faust resumed the input, and so has its tables
+        self._open = False  # whether the input may be fetched
         self._assignment_number = 0
         self._fetching = asyncio.Lock()
 
@@ -86,14 +97,15 @@ class CommittedConsumer(Consumer):
     # The gate.
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        self._close()
+        self._close(assigned=False)
         await super().on_partitions_revoked(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        self._close()
+        self._close(assigned=True)
         await super().on_partitions_assigned(assigned, generation_id)
 
-    def _close(self) -> None:
+    def _close(self, assigned: bool) -> None:
+        self._assigned = assigned
         self._open = self._restored = False
         self._assignment_number += 1
 
@@ -101,7 +113,7 @@ class CommittedConsumer(Consumer):
         """Called with the input's partitions when the tables are restored."""
         tps = set(tps)
         super().resume_partitions(tps)
-        if not all(self._is_changelog_tp(tp) for tp in tps):
+        if self._assigned and not all(self._is_changelog_tp(tp) for tp in tps):
             self._restored = True
 
     def resume_flow(self) -> None:
@@ -111,17 +123,19 @@ class CommittedConsumer(Consumer):
             self.add_future(self._open_gate(self._assignment_number))
 
     async def _open_gate(self, number: int) -> None:
-        # No fetch is under way while the lock is held, so that every message that is fetched from
-        # the position set here on is delivered.
-        async with self._fetching:
-            if number != self._assignment_number or self._open:
-                return
-            try:
-                await self.perform_seek()
-            except (IllegalStateError, AssertionError):
-                if number == self._assignment_number:
-                    raise
-            self._open = number == self._assignment_number
+        while not self.should_stop:
+            # No fetch is under way while the lock is held, so that every message that is fetched
+            # from the position set here on is delivered.
+            async with self._fetching:
+                if number != self._assignment_number or self._open:
+                    return
+                try:
+                    await self.perform_seek()
+                    self._open = number == self._assignment_number
+                    return
+                except IllegalStateError:
+                    pass  # the next assignment is on its way and closes this gate for good
+            await self.sleep(CLOSED_FETCH_S)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> RecordMap:
         async with self._fetching:

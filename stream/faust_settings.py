@@ -1,9 +1,9 @@
 """driftline.yaml's Kafka client properties as settings of Faust.
 
-driftline.yaml speaks librdkafka (`kafka: {security.protocol: SASL_SSL, …}`); Faust's aiokafka driver
-has settings of its own. (Faust's confluent driver would take librdkafka's names, but it drops
-message headers and timestamps.) Who is talked to, and as whom, is translated exactly or refused:
-`ConfigError`. What only tunes the client is translated where Faust has it and otherwise left out.
+driftline.yaml speaks librdkafka (`kafka: {security.protocol: SASL_SSL, …}`); Faust's aiokafka
+driver has settings of its own. (Faust's confluent driver would take librdkafka's names, but it
+drops message headers and timestamps.) Who is talked to, and as whom, is translated exactly or
+refused: `ConfigError`. What only tunes the client is translated where Faust has it, else left out.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 PROTOCOLS = ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl")
 DEFAULT_PORT = 9092
 
-# After a SIGKILL the partitions of the dead move on when its session ends, and verdicts are to become
-# alerts again within 10 s; 6 s is the least a broker allows (group.min.session.timeout.ms).
+# After a SIGKILL the partitions of the dead move on when its session ends, and verdicts are to
+# become alerts again within 10 s; 6 s is the least brokers allow (group.min.session.timeout.ms).
 SESSION_TIMEOUT_S = 6.0
 HEARTBEAT_INTERVAL_S = 1.5
 # Must exceed the session timeout. A request to a broker that vanished without a word ends here.

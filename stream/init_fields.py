@@ -108,7 +108,7 @@ def map_fields(objects: Sequence[Mapping[str, Any]]) -> Mapped:
     n = len(objects)
     notes: list[str] = []
     paths: dict[str, Keys] = {}
-    box = _container(nodes, n)
+    box = _object_named("features", nodes, n)
     segment = _object_named("segment", nodes, n)
     outside = {
         path: leaf
@@ -218,10 +218,6 @@ def _candidates(name: str, among: Mapping[Keys, Leaf]) -> Iterator[Leaf]:
     ranked = [(rank, len(p), p) for p in among if (rank := _rank(name, p)) is not None]
     for _, _, path in sorted(ranked):
         yield among[path]
-
-
-def _container(nodes: Mapping[Keys, int], n: int) -> Keys | None:
-    return _object_named("features", nodes, n)
 
 
 def _object_named(name: str, nodes: Mapping[Keys, int], n: int) -> Keys | None:

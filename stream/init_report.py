@@ -62,7 +62,8 @@ def compose(findings: Findings) -> str:
 
 def _lines(findings: Findings) -> Iterator[str]:
     mapped, suggestion = findings.mapped, findings.suggestion
-    assert mapped is not None and suggestion is not None
+    assert mapped is not None
+    assert suggestion is not None
     yield (
         f"# Proposed by `driftline init` from {findings.sampled:,} of about {findings.total:,}"
         f" messages in topic {findings.topic}."

@@ -341,13 +341,13 @@ class Monitor:
                         outcome = _usable(outcome, config.min_events)
                         results[id(window), detector.name, outcome.feature] = outcome
         for window in due:
-            versions = window.versions()
+            words = _Words.of(unit, window, idle)
             for detector, features in plan:
                 for index in features:
                     outcome = results.get((id(window), detector.name, index))
                     if outcome is None:
                         outcome = Outcome(index, None, None, reason=reasons[id(window)])
-                    yield _verdict(unit, window, detector.name, outcome, versions, idle)
+                    yield words.verdict(detector.name, outcome)
 
 
 def _usable(outcome: Outcome, min_events: int) -> Outcome:
@@ -387,57 +387,74 @@ def _model(config: ModelConfig, reference: Reference) -> _Model:
     return _Model(config, alpha, plans, reference.units)
 
 
-def _verdict(
-    unit: _Unit,
-    window: Window,
-    detector: str,
-    outcome: Outcome,
-    versions: Mapping[str, int],
-    idle: list[str],
-) -> Verdict:
-    feature = unit.profile.features[outcome.feature]
-    model = unit.model.config.name
-    alpha = unit.model.alpha
-    end = iso_ms(window.end_ms)
-    reference_id = unit.profile.id
-    ident = verdict_id(
-        model, unit.segment, feature.name, detector, window.label, window.end_ms, reference_id
-    )
-    drifted = outcome.significant(alpha)
-    effect = outcome.effect
-    detail = dict(outcome.detail)
-    if outcome.reason is not None:
-        detail["reason"] = outcome.reason
-    if idle:
-        detail["idle_partitions"] = idle
-    if len(versions) > 1:
-        detail["versions"] = dict(versions)
-    shown: dict[str, Any] | None = None
-    if effect is not None:
-        shown = {
-            "kind": effect.kind, "value": effect.value, "unit": effect.unit,
-            "reference": effect.reference, "window": effect.window,
-        }  # fmt: skip
-        if effect.category is not None:
-            shown["category"] = effect.category
-    value = orjson.dumps({
-        "id": ident,
-        "model": model,
-        "version": next(iter(versions)) if len(versions) == 1 else None,
-        "segment": dict(unit.segment),
-        "feature": feature.name,
-        "detector": detector,
-        "window": {
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What all verdicts of one window have in common, written once."""
+
+    unit: _Unit
+    window: Window
+    end: str
+    versions: Mapping[str, int]
+    idle: list[str]
+    window_json: orjson.Fragment
+    reference_json: orjson.Fragment
+    segment_json: orjson.Fragment
+
+    @staticmethod
+    def of(unit: _Unit, window: Window, idle: list[str]) -> _Words:
+        end = iso_ms(window.end_ms)
+        described = {
             "size": window.label, "start": iso_ms(window.start_ms), "end": end, "n": window.events,
-        },
-        "reference": {"id": reference_id, "n": unit.profile.n_rows},
-        "statistic": outcome.statistic,
-        "p_value": outcome.p_value,
-        "alpha": alpha,
-        "drifted": drifted,
-        "status": "ok" if outcome.reason is None else "insufficient",
-        "effect": shown,
-        "since": None,
-        "detail": detail,
-    })  # fmt: skip
-    return Verdict(unit.key, ident, model, end, value, drifted)
+        }  # fmt: skip
+        reference = {"id": unit.profile.id, "n": unit.profile.n_rows}
+        return _Words(
+            unit, window, end, window.versions(), idle,
+            orjson.Fragment(orjson.dumps(described)),
+            orjson.Fragment(orjson.dumps(reference)),
+            orjson.Fragment(orjson.dumps(dict(unit.segment))),
+        )  # fmt: skip
+
+    def verdict(self, detector: str, outcome: Outcome) -> Verdict:
+        unit, window, versions = self.unit, self.window, self.versions
+        feature = unit.profile.features[outcome.feature].name
+        model = unit.model.config.name
+        alpha = unit.model.alpha
+        ident = verdict_id(
+            model, unit.segment, feature, detector, window.label, window.end_ms, unit.profile.id
+        )
+        drifted = outcome.significant(alpha)
+        effect = outcome.effect
+        detail = dict(outcome.detail)
+        if outcome.reason is not None:
+            detail["reason"] = outcome.reason
+        if self.idle:
+            detail["idle_partitions"] = self.idle
+        if len(versions) > 1:
+            detail["versions"] = dict(versions)
+        shown: dict[str, Any] | None = None
+        if effect is not None:
+            shown = {
+                "kind": effect.kind, "value": effect.value, "unit": effect.unit,
+                "reference": effect.reference, "window": effect.window,
+            }  # fmt: skip
+            if effect.category is not None:
+                shown["category"] = effect.category
+        value = orjson.dumps({
+            "id": ident,
+            "model": model,
+            "version": next(iter(versions)) if len(versions) == 1 else None,
+            "segment": self.segment_json,
+            "feature": feature,
+            "detector": detector,
+            "window": self.window_json,
+            "reference": self.reference_json,
+            "statistic": outcome.statistic,
+            "p_value": outcome.p_value,
+            "alpha": alpha,
+            "drifted": drifted,
+            "status": "ok" if outcome.reason is None else "insufficient",
+            "effect": shown,
+            "since": None,
+            "detail": detail,
+        })  # fmt: skip
+        return Verdict(unit.key, ident, model, self.end, value, drifted)

@@ -14,6 +14,10 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
 from driftline.schemas.errors import ConfigError, DriftlineError, TopicError
 from driftline.stream.broker import Broker
 from driftline.stream.config import load
@@ -24,9 +28,6 @@ from driftline.stream.init_kinds import feature_kind, time_unit
 from driftline.stream.init_report import compose
 from driftline.stream.init_sample import Message, Sample
 from driftline.stream.init_time import Lag, Timed, disorder, lag, rate_per_s, suggest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.console import Console
 
 NOW = 1_736_942_400_000  # 2025-01-15T12:00:00Z; Kafka refuses timestamps of the future
 SERVERS = {"bootstrap.servers": "localhost:9092"}
@@ -264,7 +265,7 @@ def free_port() -> int:
 
 
 def test_a_property_librdkafka_refuses_is_named() -> None:
-    with pytest.raises(ConfigError, match="sasl.pasword") as caught:
+    with pytest.raises(ConfigError, match=r"sasl\.pasword") as caught:
         look({**SERVERS, "sasl.pasword": "hunter2"}, "inference")
     assert "hunter2" not in str(caught.value)
 
@@ -412,7 +413,7 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
 def test_a_format_that_cannot_be_read_leads_to_no_file(tmp_path: Path) -> None:
     avro = [b"\0" + struct.pack(">I", 7) + bytes([2, 4, 6, 200, 9, 33]) for _ in range(20)]
     findings = examine(sample_of(avro), SERVERS)
-    with pytest.raises(TopicError, match="Avro with a Schema Registry .*schema id 7"):
+    with pytest.raises(TopicError, match=r"Avro with a Schema Registry .*schema id 7"):
         write(findings, tmp_path / "driftline.yaml")
     assert list(tmp_path.iterdir()) == []
     assert "not readable" in shown(findings)

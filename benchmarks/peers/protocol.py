@@ -178,7 +178,7 @@ def serve(packages: Sequence[str], variants: dict[str, Sequence[Variant]]) -> No
                 answer = run_steps(job, int(request["first_event"]), int(request["steps"]))
             else:
                 answer = answers(job, int(request["last_event"]))
-        except Exception as error:  # noqa: BLE001 - whatever a library raises is reported
+        except Exception as error:
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         pipe.write(json.dumps(answer) + "\n")

@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+from protocol import Answer, Job, Task, Variant, serve
+
 from driftline.detectors import Columns, Window, WindowBank, detectors, fit, summarize
 from driftline.schemas.units import parse_window
-from protocol import Answer, Job, Task, Variant, serve
 
 # A look per pane: the pane is as long as a hop, one event a millisecond.
 RETENTION_MS = 3_600_000

@@ -1,0 +1,153 @@
+"""Summaries of the numeric features of a batch, all features in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .entries import Entries
+from .profile import NUMERIC_EXTRA, Profile
+from .ranks import Ranker
+
+# A value's distance from the reference mean, in reference standard deviations, is summed as an
+# integer multiple of 2**-20. Values farther than 256 sd away are counted apart: that bounds one
+# square to 2**36, so an int64 holds at least 2**27 of them.
+FIXED_POINT_BITS: Final = 20
+FARTHEST_SD: Final = 256.0
+
+# Columns of a pane's `sums`.
+SUM, SUM_OF_SQUARES, BEYOND = 0, 1, 2
+
+# Values worked on at a time: their intermediate arrays stay in a core's own cache.
+_BLOCK: Final = 16_384
+
+
+class Table:
+    """What the numeric features of a profile have in common, as columns: (F, 1)."""
+
+    def __init__(self, profile: Profile) -> None:
+        numeric = profile.numeric
+        self.ranker = Ranker([f.values for f in numeric])
+        self.mean = np.array([f.mean for f in numeric])[:, None]
+        with np.errstate(over="ignore"):
+            self.inverse_sd = 1.0 / np.array([f.sd for f in numeric])[:, None]
+        self.offset = profile.offsets[: profile.n_numeric, None]
+        self.special = self.offset + np.array([f.n_finite_cells for f in numeric])[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class NumericSummary:
+    """entries: counts. sums: (n_panes, F, 3) int64. low, high: (n_panes, F) float64."""
+
+    entries: Sequence[Entries]
+    sums: npt.NDArray[np.int64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+
+
+def summarize_numeric(
+    profile: Profile,
+    x: npt.NDArray[np.float64],
+    nan: npt.NDArray[np.bool_] | None,
+    bounds: npt.NDArray[np.intp],
+) -> NumericSummary:
+    """Args:
+    x: (F, n) values in order of pane; their order inside each pane is changed.
+    nan: which NaN among them are values rather than missing, None for none.
+    bounds: (n_panes + 1,) where the panes begin, and n.
+    """
+    table = profile.cached("numeric", lambda: Table(profile))
+    n_features, n = x.shape
+    first = bounds[:-1]
+    n_panes = len(first)
+    finite = np.isfinite(x)
+    all_finite = bool(finite.all())
+    parts: list[Entries] = []
+    features = np.arange(n_features)
+    if not all_finite:
+        is_nan = np.isnan(x)
+        sent = np.zeros_like(is_nan) if nan is None else nan
+        kinds = (is_nan & ~sent, sent, x == np.inf, x == -np.inf)
+        assert len(kinds) == NUMERIC_EXTRA
+        for which, mask in enumerate(kinds):
+            if mask.any():
+                tally = np.add.reduceat(mask, first, axis=1, dtype=np.int64)
+                hit = tally > 0
+                at = np.broadcast_to(table.special + which, tally.shape)[hit]
+                parts.append(
+                    Entries(features, hit.astype(np.int64), at.astype(np.int32),
+                            tally[hit].astype(np.int32))
+                )  # fmt: skip
+    # In order, equal cells become runs to be counted, and the ranking's memory accesses are local.
+    edges = bounds.tolist()
+    for a, b in zip(edges[:-1], edges[1:], strict=True):
+        x[:, a:b].sort(axis=1)
+    if not all_finite:
+        finite = np.isfinite(x)
+    cell = np.empty((n_features, n), np.int32)
+    distance = np.empty((n_features, n), np.int64)
+    far = np.zeros((n_features, n_panes), np.int64)
+    beyond = False
+    step = max(1, _BLOCK // n_features)
+    for a in range(0, n, step):
+        block = x[:, a : a + step]
+        cell[:, a : a + step] = table.ranker.cells(block)
+        beyond |= _fixed_point(table, block, distance[:, a : a + step])
+    if beyond:
+        with np.errstate(over="ignore", invalid="ignore"):
+            away = finite & ~(np.abs((x - table.mean) * table.inverse_sd) <= FARTHEST_SD)
+        far = np.add.reduceat(away, first, axis=1, dtype=np.int64)
+
+    change = np.empty((n_features, n), np.bool_)
+    np.not_equal(cell[:, 1:], cell[:, :-1], out=change[:, 1:])
+    change[:, first] = True
+    if not all_finite:
+        cell[~finite] = -1
+        change[:, 1:] |= finite[:, 1:] != finite[:, :-1]
+    begins = np.flatnonzero(change)
+    counts = np.diff(begins, append=n_features * n).astype(np.int32)
+    grid = np.append((np.arange(n_features)[:, None] * n + first).ravel(), n_features * n)
+    lengths = np.diff(np.searchsorted(begins, grid))
+    cells = cell.ravel()[begins]
+    kept = cells >= 0
+    runs = np.repeat(np.arange(n_features), lengths.reshape(n_features, -1).sum(axis=1))
+    cells = cells + table.offset[runs, 0].astype(np.int32)
+    if not all_finite:
+        lengths = np.add.reduceat(kept, np.cumsum(lengths) - lengths, dtype=np.int64)
+        cells, counts = cells[kept], counts[kept]
+    parts.insert(0, Entries(features, lengths.reshape(n_features, n_panes), cells, counts))
+
+    sums = np.empty((n_panes, n_features, 3), np.int64)
+    sums[:, :, BEYOND] = far.T
+    sums[:, :, SUM] = np.add.reduceat(distance, first, axis=1).T
+    distance *= distance
+    distance >>= FIXED_POINT_BITS
+    sums[:, :, SUM_OF_SQUARES] = np.add.reduceat(distance, first, axis=1).T
+    if all_finite:
+        low, high = x[:, first].T.copy(), x[:, bounds[1:] - 1].T.copy()
+    else:
+        x[~finite] = np.nan
+        low = np.fmin.reduceat(x, first, axis=1).T.copy()
+        high = np.fmax.reduceat(x, first, axis=1).T.copy()
+    return NumericSummary(parts, sums, low, high)
+
+
+def _fixed_point(
+    table: Table, x: npt.NDArray[np.float64], out: npt.NDArray[np.int64]
+) -> bool:
+    """Distances from the reference means in fixed point, 0 for what is too far away or not finite;
+    whether there was any such."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        z = (x - table.mean) * table.inverse_sd
+        usable = np.abs(z) <= FARTHEST_SD  # false for NaN
+    beyond = not bool(usable.all())
+    if beyond:
+        z[~usable] = 0.0
+    z *= 1 << FIXED_POINT_BITS
+    np.rint(z, out=z)
+    out[:] = z
+    return beyond
