@@ -49,6 +49,8 @@ class ChiSquared:
     def test(
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
+        if not features:
+            return [[] for _ in windows]
         layout = profile.cached(
             ("chi_squared", *features), lambda: _Layout(profile, tuple(features))
         )

@@ -66,38 +66,48 @@ class KolmogorovSmirnov:
         )
         d = numerator / np.maximum(n_reference * n_test, 1)
         return [
-            [
-                self._outcome(profile.numeric[i], i, window, int(n_test[w, j]), float(d[w, j]),
-                              float(p[w, j]), bool(exact[w, j]))  # fmt: skip
-                for j, i in enumerate(features)
-            ]
+            self._outcomes(profile, window, features, n_test[w].tolist(), d[w].tolist(),
+                           p[w].tolist(), exact[w].tolist())  # fmt: skip
             for w, window in enumerate(windows)
         ]
 
-    def _outcome(
-        self, f: NumericProfile, index: int, window: Window, n: int, d: float, p: float, exact: bool
-    ) -> Outcome:
-        missing, nan, pos_inf, neg_inf = window.feature(index)[f.n_finite_cells :].tolist()
-        detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
-        if missing:
-            detail["missing"] = missing
-        if nan or pos_inf or neg_inf:
-            detail["non_finite"] = nan + pos_inf + neg_inf
-        if n == 0:
-            reason = "the window is empty"
-            if window.events:
-                reason = f"none of its {window.events} values is a finite number"
-            return Outcome(index, None, None, reason=reason, detail=detail)
-        detail["method"] = "exact" if exact else "asymp"
-        if f.resolution:
-            detail["statistic_error"] = f.resolution
-        effect = None
-        mean = window.mean(index, n)
-        if mean is not None:
-            effect = Effect(
-                "mean_shift", (mean - f.mean) / f.sd, "reference standard deviations", f.mean, mean
+    def _outcomes(
+        self,
+        profile: Profile,
+        window: Window,
+        features: Sequence[int],
+        n_test: list[int],
+        distances: list[float],
+        p_values: list[float],
+        exact: list[bool],
+    ) -> list[Outcome]:
+        absent = window.absent()
+        outcomes: list[Outcome] = []
+        for j, index in enumerate(features):
+            f, n = profile.numeric[index], n_test[j]
+            missing, *non_finite = absent[index]
+            detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
+            if missing:
+                detail["missing"] = missing
+            if any(non_finite):
+                detail["non_finite"] = sum(non_finite)
+            if n == 0:
+                reason = "the window is empty"
+                if window.events:
+                    reason = f"none of its {window.events} values is a finite number"
+                outcomes.append(Outcome(index, None, None, reason=reason, detail=detail))
+                continue
+            detail["method"] = "exact" if exact[j] else "asymp"
+            if f.resolution:
+                detail["statistic_error"] = f.resolution
+            effect, mean = None, window.mean(index, n)
+            if mean is not None:
+                effect = Effect("mean_shift", (mean - f.mean) / f.sd,
+                                "reference standard deviations", f.mean, mean)  # fmt: skip
+            outcomes.append(
+                Outcome(index, distances[j], p_values[j], effect=effect, detail=detail)
             )
-        return Outcome(index, d, p, effect=effect, detail=detail)
+        return outcomes
 
 
 def largest_distance(f: NumericProfile, counts: npt.NDArray[np.int32]) -> tuple[int, int]:

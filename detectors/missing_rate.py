@@ -41,12 +41,15 @@ class MissingRate:
     def test(
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
-        return [[_test(profile.numeric[i], window, i) for i in features] for window in windows]
+        rows = [(window, window.absent()) for window in windows]
+        return [
+            [_test(profile.numeric[i], window, i, sum(absent[i])) for i in features]
+            for window, absent in rows
+        ]
 
 
-def _test(f: NumericProfile, window: Window, index: int) -> Outcome:
+def _test(f: NumericProfile, window: Window, index: int, absent: int) -> Outcome:
     n = window.events
-    absent = int(window.feature(index)[f.n_finite_cells :].sum())
     n_reference = f.n + f.absent
     detail: dict[str, object] = {"n_reference": n_reference, "n_test": n}
     if n == 0:

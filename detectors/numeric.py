@@ -128,12 +128,13 @@ def summarize_numeric(
     distance >>= FIXED_POINT_BITS
     sums[:, :, SUM_OF_SQUARES] = np.add.reduceat(distance, first, axis=1).T
     if all_finite:
-        low, high = x[:, first].T.copy(), x[:, bounds[1:] - 1].T.copy()
+        low, high = x[:, first].T, x[:, bounds[1:] - 1].T
     else:
         x[~finite] = np.nan
-        low = np.fmin.reduceat(x, first, axis=1).T.copy()
-        high = np.fmax.reduceat(x, first, axis=1).T.copy()
-    return NumericSummary(parts, sums, low, high)
+        low = np.fmin.reduceat(x, first, axis=1).T
+        high = np.fmax.reduceat(x, first, axis=1).T
+    # -0.0 and 0.0 are one value: which of them came first must not show.
+    return NumericSummary(parts, sums, low + 0.0, high + 0.0)
 
 
 def _fixed_point(

@@ -90,7 +90,7 @@ class NumericProfile:
     def kind(self) -> Kind:
         return "numeric"
 
-    @property
+    @cached_property
     def n_finite_cells(self) -> int:
         """Gaps and values; the cells from here on are those of values that are not finite."""
         return 2 * len(self.values) + 1
@@ -158,9 +158,6 @@ class Profile:
     vector of `n_cells` entries.
     """
 
-    __slots__ = ("_cache", "features", "id", "n_categorical", "n_cells", "n_numeric", "n_rows",
-                 "offsets")  # fmt: skip
-
     def __init__(self, features: Sequence[FeatureProfile], n_rows: int) -> None:
         numeric = [f for f in features if isinstance(f, NumericProfile)]
         categorical = [f for f in features if isinstance(f, CategoricalProfile)]
@@ -168,19 +165,13 @@ class Profile:
         self.n_numeric = len(numeric)
         self.n_categorical = len(categorical)
         self.n_rows = n_rows
+        self.numeric: tuple[NumericProfile, ...] = tuple(numeric)
+        self.categorical: tuple[CategoricalProfile, ...] = tuple(categorical)
         self._cache: dict[Hashable, Any] = {}
         sizes = [f.n_cells for f in self.features]
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         self.n_cells = int(self.offsets[-1])
         self.id = self._digest()
-
-    @property
-    def numeric(self) -> tuple[NumericProfile, ...]:
-        return self.features[: self.n_numeric]  # type: ignore[return-value]
-
-    @property
-    def categorical(self) -> tuple[CategoricalProfile, ...]:
-        return self.features[self.n_numeric :]  # type: ignore[return-value]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -232,17 +223,18 @@ class Profile:
                 own = dict(entry)
                 kind = own.pop("kind")
                 if kind == "numeric":
-                    features.append(
-                        NumericProfile(
-                            values=np.asarray(arrays[f"{i}.values"], np.float64),
-                            through_gap=np.asarray(arrays[f"{i}.through_gap"], np.int64),
-                            through_value=np.asarray(arrays[f"{i}.through_value"], np.int64),
-                            **own,
-                        )
-                    )
+                    values = np.asarray(arrays[f"{i}.values"], np.float64)
+                    through_gap = np.asarray(arrays[f"{i}.through_gap"], np.int64)
+                    through_value = np.asarray(arrays[f"{i}.through_value"], np.int64)
+                    _check_length(f"{i}.through_gap", through_gap, len(values) + 1)
+                    _check_length(f"{i}.through_value", through_value, len(values))
+                    features.append(NumericProfile(
+                        values=values, through_gap=through_gap, through_value=through_value, **own
+                    ))  # fmt: skip
                 else:
                     own["categories"] = tuple(own["categories"])
                     counts = np.asarray(arrays[f"{i}.counts"], np.int64)
+                    _check_length(f"{i}.counts", counts, len(own["categories"]))
                     features.append(CategoricalProfile(kind=kind, counts=counts, **own))
             return Profile(features, int(meta["n_rows"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -257,6 +249,11 @@ class Profile:
         for name in sorted(arrays):
             digest.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
         return digest.hexdigest()[:32]
+
+
+def _check_length(name: str, array: npt.NDArray[Any], length: int) -> None:
+    if array.shape != (length,):
+        raise ValueError(f"array {name!r} has shape {array.shape}, its feature needs ({length},)")
 
 
 def category_name(value: Scalar) -> str | None:
@@ -455,11 +452,7 @@ def _fit_numeric(name: str, column: Column, slots: int | None) -> NumericProfile
     through_value = np.searchsorted(finite, distinct, "right")
     in_gap = through_gap - np.concatenate([[0], through_value])
     resolution = float(in_gap.max()) / len(finite)
-    # Scaled before squaring: a column of 1e200 must not overflow, nor 1e9 + N(0,1) cancel.
-    mean = float(finite[0] + (finite / 2 - finite[0] / 2).mean() * 2)
-    spread = finite / 2 - mean / 2
-    largest = float(np.abs(spread).max())
-    sd = 2 * largest * float(np.sqrt(((spread / largest) ** 2).sum() / (len(finite) - 1)))
+    mean, sd = _mean_and_sd(finite)
     if not (math.isfinite(mean) and math.isfinite(sd) and sd > 0):
         raise _Unusable(f"its spread (sd {sd!r}) cannot be represented")
     return NumericProfile(
@@ -476,6 +469,22 @@ def _fit_numeric(name: str, column: Column, slots: int | None) -> NumericProfile
         sd=sd,
         resolution=resolution,
     )
+
+
+def _mean_and_sd(finite: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1) of numbers that are not all equal.
+
+    In units of a power of two near the largest, which is exact: neither a sum of 1e308 overflows,
+    nor a square of 1e-200 vanishes. Relative to one of them: 1e9 + N(0,1) does not cancel.
+    """
+    exponent = int(np.frexp(np.abs(finite).max())[1])
+    y = np.ldexp(finite, -exponent)
+    mean = y[0] + (y - y[0]).mean()
+    spread = y - mean
+    largest = np.abs(spread).max()
+    sd = largest * np.sqrt(((spread / largest) ** 2).sum() / (len(y) - 1))
+    with np.errstate(over="ignore"):
+        return float(np.ldexp(mean, exponent)), float(np.ldexp(sd, exponent))
 
 
 def _fit_categorical(

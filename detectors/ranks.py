@@ -10,6 +10,9 @@ import numpy.typing as npt
 # Buckets per reference value: more make the first guess better and the table larger.
 _BUCKETS_PER_VALUE = 4
 
+# Steps by one that values short of their rank may take before they are searched for.
+_FEW = 6
+
 
 class Ranker:
     """Ranks values by guide tables instead of binary searches (Chen & Asau 1974).
@@ -49,7 +52,7 @@ class Ranker:
             bucket = self._bucket(values[None, :], one)[0] - self._bucket_offset[f, 0]
             counts = np.bincount(bucket, minlength=int(n_buckets[f]))
             tables.append(self._first[f, 0] + np.cumsum(counts) - counts)
-        self._below = np.concatenate([*tables, np.empty(0, np.intp)]).astype(np.intp)
+        self._below = np.concatenate([*tables, np.empty(0, np.intp)]).astype(np.int32)
 
     def _bucket(self, x: npt.NDArray[np.float64], features: slice) -> npt.NDArray[np.intp]:
         # Each step is monotone in x, and that alone makes the table's counts lower bounds. NaN
@@ -76,20 +79,34 @@ class Ranker:
         >>> ranker.cells(np.array([[0.5, 1.0, 1.5, 2.0, 9.0]])).tolist()
         [[0, 3, 1, 4, 2]]
         """
-        at = self._below[self._bucket(x, slice(None))]
+        at = self._below[self._bucket(x, slice(None))].astype(np.intp)
         for _ in range(2):
             np.minimum(at, self._last, out=at)
             at += self._values[at] < x
+        # A few more steps for the few that need them, before the search for the rest.
         np.minimum(at, self._last, out=at)
         found = self._values[at]
-        rank = at - self._first
+        short = np.flatnonzero(found < x)
+        if len(short):
+            feature, wanted = short // x.shape[1], x.ravel()[short]
+            last, near = self._last[feature, 0], at.ravel()[short]
+            for _ in range(_FEW):
+                near += self._values[near] < wanted
+                np.minimum(near, last, out=near)
+            at.reshape(-1)[short] = near
+            found.reshape(-1)[short] = self._values[near]
+            short = short[self._values[near] < wanted]
         hit = found == x
-        short = found < x
-        if short.any():
-            for f in np.flatnonzero(short.any(axis=1)).tolist():
-                values, which = self.references[f], short[f]
-                exact = np.searchsorted(values, x[f, which])
-                rank[f, which] = exact
-                hit[f, which] = values[np.minimum(exact, len(values) - 1)] == x[f, which]
+        rank = at
+        rank -= self._first
+        if len(short):
+            feature, values = short // x.shape[1], x.ravel()[short]
+            flat_rank, flat_hit = rank.reshape(-1), hit.reshape(-1)
+            for f in np.flatnonzero(np.bincount(feature, minlength=len(rank))).tolist():
+                which = feature == f
+                exact, last = np.searchsorted(self.references[f], values[which]), self._last[f, 0]
+                flat_rank[short[which]] = exact
+                at_exact = np.minimum(exact, last - self._first[f, 0])
+                flat_hit[short[which]] = self.references[f][at_exact] == values[which]
         rank += hit * (self._last - self._first + 2)
         return rank

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..schemas.units import EventWindow, TimeWindow
 from .numeric import BEYOND, FIXED_POINT_BITS, SUM
 from .panes import Pane, merge_names
-from .profile import Profile
+from .profile import NUMERIC_EXTRA, Profile
 
 WindowSpec = TimeWindow | EventWindow
 
@@ -58,6 +58,10 @@ class Window:
             return None
         f = self._bank.profile.numeric[index]
         return f.mean + f.sd * (total / (1 << FIXED_POINT_BITS) / (n - beyond))
+
+    def absent(self) -> list[list[int]]:
+        """Per numeric feature, how many values are missing, NaN, +inf and -inf."""
+        return self.counts[self._bank.absent_cells].tolist()
 
     def panes(self) -> Iterator[Pane]:
         """The panes inside, in order of time (those without events are not kept)."""
@@ -137,6 +141,10 @@ class WindowBank:
         self.retention_ms = retention_ms
         self.kept: deque[Pane] = deque()
         self.dropped = 0
+        # (F_numeric, 4): where a feature counts what is no finite number.
+        self.absent_cells = (
+            profile.offsets[1 : profile.n_numeric + 1, None] + np.arange(-NUMERIC_EXTRA, 0)[None, :]
+        )
         self.windows = tuple(Window(self, spec) for spec in specs)
 
     @property

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,11 @@ PROGRESS: Final = "progress"
 
 # Kafka brokers take messages of 1,048,588 bytes by default; headers and framing need some of it.
 MAX_DELTA_BYTES: Final = 900_000
+# Counts are added up in 32 bits.
+_MAX_COUNT: Final = 2**31 - 1
 
 Array = npt.NDArray[Any]
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,17 +114,10 @@ class Delta:
                 versions=[tuple(e) for e in orjson.loads(metadata.get("versions", "[]"))],
                 **arrays,
             )
-            parts, entries = len(delta.start_ms), len(delta.cells)
-            fits = (
-                delta.events.shape == (parts,)
-                and delta.lengths.shape[:1] == (parts,)
-                and delta.counts.shape == (entries,)
-                and int(delta.lengths.sum()) == entries
-                and delta.sums.shape == (*delta.low.shape, 3)
-                and delta.low.shape == delta.high.shape
-                and delta.low.shape[:1] == (parts,)
-            )
-        except (KeyError, TypeError, ValueError, IndexError, SafetensorError) as error:
+            fits = delta._fits()
+        except (
+            KeyError, TypeError, ValueError, IndexError, AttributeError, SafetensorError
+        ) as error:  # fmt: skip
             raise EventError(
                 "bad_pane",
                 f"not a pane delta ({type(error).__name__}: {error}); only driftline's ingest may "
@@ -135,25 +131,60 @@ class Delta:
             )
         return delta
 
+    def _fits(self) -> bool:
+        """Whether the arrays are such as `encode` writes, and fit together."""
+        parts, entries, features = len(self.start_ms), len(self.cells), self.lengths.shape[-1]
+        kinds = {
+            "i8": (self.start_ms, self.events, self.sums), "f8": (self.low, self.high),
+            "u": (self.lengths, self.cells, self.counts),
+        }  # fmt: skip
+        return (
+            all(a.dtype.str[1:].startswith(kind) for kind, of in kinds.items() for a in of)
+            and self.start_ms.shape == self.events.shape == (parts,)
+            and self.lengths.shape == (parts, features)
+            and self.cells.shape == self.counts.shape == (entries,)
+            and self.low.shape == self.high.shape == (parts, self.low.shape[-1])
+            and self.sums.shape == (*self.low.shape, 3)
+            # One by one first: a sum could wrap around.
+            and not bool((self.lengths > entries).any())
+            and int(self.lengths.sum()) == entries
+            and not bool((self.counts > _MAX_COUNT).any())
+            and not bool((self.events < 0).any())
+            and all(type(k) is type(v) is str for k, v in self.segment.items())
+            and all(
+                type(p) is type(f) is type(n) is int and type(name) is str
+                and 0 <= p < parts and 0 <= f < features
+                for p, f, name, n in self.unseen
+            )
+            and all(
+                type(p) is type(n) is int and type(name) is str and 0 <= p < parts
+                for p, name, n in self.versions
+            )
+        )  # fmt: skip
+
     def split(self, max_bytes: int = MAX_DELTA_BYTES) -> Iterator[Delta]:
-        """The same as messages of at most about `max_bytes`: a sum stays a sum however cut."""
-        if len(self.cells) * 8 + self.lengths.size * 4 + self.sums.size * 16 <= max_bytes:
-            yield self
-            return
+        """The same as messages of at most `max_bytes`: a sum stays a sum however it is cut.
+
+        Only the totals and extremes of a single part, 44 bytes a feature, are not cut further.
+        """
         parts = len(self.start_ms)
-        if parts > 1:
-            middle = parts // 2
-            yield from self._parts(0, middle).split(max_bytes)
-            yield from self._parts(middle, parts).split(max_bytes)
-            return
-        # One part too large by itself: halves of its features, the totals only with the first.
-        features = self.lengths.shape[1]
-        if features == 1:
-            yield from self._halves(max_bytes)
-            return
-        edge = int(self.lengths[0, : features // 2].sum())
-        yield from self._entries(slice(0, edge), features // 2, False).split(max_bytes)
-        yield from self._entries(slice(edge, None), features // 2, True).split(max_bytes)
+        if self._largest_size() <= max_bytes:
+            yield self
+        elif parts > 1:
+            yield from self._parts(0, parts // 2).split(max_bytes)
+            yield from self._parts(parts // 2, parts).split(max_bytes)
+        else:
+            yield from self._pieces(max_bytes)
+
+    def _largest_size(self) -> int:
+        """Bytes that the encoding has at most."""
+        labels = (self.model, self.profile, *self.segment.keys(), *self.segment.values())
+        return (
+            1024 + 7 * sum(len(label.encode()) for label in labels)
+            + _names_size(self.unseen) + _names_size(self.versions)
+            + 16 * len(self.start_ms) + 4 * self.lengths.size + 8 * len(self.cells)
+            + 8 * self.sums.size + 16 * self.low.size
+        )  # fmt: skip
 
     def _parts(self, first: int, last: int) -> Delta:
         ends = self.lengths.sum(axis=1).cumsum()
@@ -167,29 +198,58 @@ class Delta:
             [(p - first, n, c) for p, n, c in self.versions if first <= p < last],
         )  # fmt: skip
 
-    def _entries(self, which: slice, feature: int, second: bool) -> Delta:
-        lengths = self.lengths.copy()
-        if second:
-            lengths[:, :feature] = 0
-        else:
-            lengths[:, feature:] = 0
-        return self._with_entries(which, lengths, totals=not second)
+    def _pieces(self, max_bytes: int) -> Iterator[Delta]:
+        """One part in pieces; the first has the totals."""
+        n = len(self.cells)
+        ends = self.lengths[0].astype(np.int64).cumsum()
+        begins = ends - self.lengths[0]
+        room = max(8, max_bytes - self._piece(0, 0, begins, ends)._largest_size())
+        for at in range(0, max(1, n), room // 8):
+            yield self._piece(at, min(at + room // 8, n), begins, ends, totals=at == 0)
+        for names in _packed(self.unseen, room):
+            yield self._piece(0, 0, begins, ends, unseen=names)
+        for names in _packed(self.versions, room):
+            yield self._piece(0, 0, begins, ends, versions=names)
 
-    def _halves(self, max_bytes: int) -> Iterator[Delta]:
-        size = max(1, max_bytes // 8)
-        for at in range(0, len(self.cells), size):
-            piece = slice(at, min(at + size, len(self.cells)))
-            lengths = np.array([[piece.stop - piece.start]])
-            yield self._with_entries(piece, lengths, totals=at == 0)
-
-    def _with_entries(self, which: slice, lengths: Array, *, totals: bool) -> Delta:
+    def _piece(
+        self,
+        first: int,
+        last: int,
+        begins: Array,
+        ends: Array,
+        *,
+        totals: bool = False,
+        unseen: Sequence[tuple[int, int, str, int]] = (),
+        versions: Sequence[tuple[int, str, int]] = (),
+    ) -> Delta:
+        lengths = np.clip(ends, first, last) - np.clip(begins, first, last)
         return Delta(
             self.model, self.segment, self.profile, self.start_ms,
-            self.events if totals else np.zeros_like(self.events), lengths,
-            self.cells[which], self.counts[which],
+            self.events if totals else np.zeros_like(self.events), lengths[np.newaxis],
+            self.cells[first:last], self.counts[first:last],
             self.sums if totals else np.zeros_like(self.sums), self.low, self.high,
-            self.unseen if totals else (), self.versions if totals else (),
+            unseen, versions,
         )  # fmt: skip
+
+
+def _names_size(names: Sequence[tuple[Any, ...]]) -> int:
+    # Names stand in the metadata as JSON within JSON.
+    return len(orjson.dumps(orjson.dumps(names).decode())) if names else 0
+
+
+def _packed(names: Sequence[T], max_bytes: int) -> Iterator[list[T]]:
+    """`names` in runs of at most `max_bytes`, or of one."""
+    run: list[T] = []
+    size = 0
+    for name in names:
+        own = _names_size([name])
+        if run and size + own > max_bytes:
+            yield run
+            run, size = [], 0
+        run.append(name)
+        size += own
+    if run:
+        yield run
 
 
 def _smallest(values: Array) -> Array:
@@ -259,7 +319,7 @@ class Progress:
                     for p in data["partitions"]
                 ],
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise EventError(
                 "bad_pane",
                 f"not a progress message ({type(error).__name__}: {error}); only driftline's "

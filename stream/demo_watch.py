@@ -72,14 +72,9 @@ class Picture:
                 self.passed_ms[p.partition] = p.event_time_ms
             (self.idle.add if p.idle else self.idle.discard)(p.partition)
 
-    @property
-    def started(self) -> bool:
-        """Whether ingest has read anything."""
-        return self.counts.received > 0
-
 
 class Watch:
-    """Reads the drift and alerts topics whole, and one panes partition, without a consumer group."""
+    """Reads drift and alerts whole, and one panes partition, without a consumer group."""
 
     def __init__(self, config: Config) -> None:
         topics = config.topics

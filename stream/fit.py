@@ -45,6 +45,7 @@ class Rows:
                 self.others += 1
                 return
             row = self._features(event)
+            segment = [self._segment(event, name) for name in self.model.segment_by]
         except EventError as error:
             self.refused += 1
             if len(self.reasons) < 5:
@@ -61,7 +62,7 @@ class Rows:
                 column.append(None)
         if self.model.segment_by:
             self.segments.append(
-                tuple(category_name(self._segment(event, s)) or "" for s in self.model.segment_by)
+                tuple(category_name(value) or "" for value in segment)
             )
 
     def _at(self, event: Mapping[str, Any], name: str) -> Any:
@@ -107,9 +108,15 @@ class Rows:
             return self._at(event, "version")
         fields = self.model.input.fields or {}
         if f"segment.{name}" in fields:
-            return self._at(event, f"segment.{name}")
-        segment = self._at(event, "segment")
-        return segment.get(name) if isinstance(segment, dict) else None
+            value = self._at(event, f"segment.{name}")
+        else:
+            segment = self._at(event, "segment")
+            if segment is not None and not isinstance(segment, dict):
+                raise EventError("bad_segment", "the segment is not an object")
+            value = segment.get(name) if segment else None
+        if isinstance(value, list | dict):
+            raise EventError("bad_segment", f"segment {name!r} is a list or an object")
+        return value
 
 
 @dataclass(frozen=True)

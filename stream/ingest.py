@@ -331,7 +331,10 @@ def _kafka_ms(message: Message) -> int:
 _PASSING: Final = frozenset({
     KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT,
     KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED, KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT_QUEUE, KafkaError._WAIT_COORD,
+    KafkaError._TIMED_OUT_QUEUE, KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.REQUEST_TIMED_OUT,
 })  # fmt: skip
 
 

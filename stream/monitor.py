@@ -19,8 +19,8 @@ from ..detectors.profile import Profile
 from ..detectors.windows import Window, WindowBank
 from ..schemas.errors import EventError
 from ..schemas.pane import Delta, PartitionProgress, Progress
-from ..schemas.units import iso_ms
-from ..schemas.verdict import unit_key, verdict_id
+from ..schemas.units import MAX_TIME_MS, MIN_TIME_MS, iso_ms
+from ..schemas.verdict import parse_unit_key, unit_key, verdict_id
 from .config import Config, ModelConfig
 from .deltas import to_panes
 from .profiles import Reference
@@ -191,7 +191,9 @@ class Monitor:
             before = topic.partitions.get(p.partition)
             # A worker that took over from a dead one may know less than was published.
             if before is not None and before.event_time_ms is not None:
-                known = max(before.event_time_ms, p.event_time_ms or before.event_time_ms)
+                known = before.event_time_ms
+                if p.event_time_ms is not None:
+                    known = max(known, p.event_time_ms)
                 p = PartitionProgress(p.partition, p.offset, known, p.idle)
             topic.partitions[p.partition] = PartitionProgress(
                 p.partition, p.offset, p.event_time_ms, p.idle
@@ -266,7 +268,7 @@ class Monitor:
         config = unit.model.config
         passed = self._passed(config.input.topic)
         if passed is not None:
-            return (passed - config.allowed_lateness_ms) // config.pane_ms * config.pane_ms
+            return _closable(config, passed)
         if unit.open and self._all_idle(config.input.topic):
             return max(unit.open) + config.pane_ms
         return None
@@ -293,6 +295,18 @@ class Monitor:
             if limit is not None and unit.bank.settled and unit.closed_ms is not None:
                 unit.closed_ms = max(unit.closed_ms, limit)
                 self._closed[unit.key] = unit.closed_ms
+        self._pass_absent(topic)
+
+    def _pass_absent(self, topic: str) -> None:
+        """Time passes also for units of which only the mark knows: before the restart they stood
+        here with empty windows, and what comes too late for them must be so again."""
+        passed = self._passed(topic)
+        if passed is None:
+            return
+        for key in self._closed.keys() - self._units.keys():
+            model = self._models.get(parse_unit_key(key)[0])
+            if model is not None and model.config.input.topic == topic:
+                self._closed[key] = max(self._closed[key], _closable(model.config, passed))
 
     def _close_pane(self, unit: _Unit, end_ms: int) -> Iterator[Verdict]:
         start_ms = end_ms - unit.model.config.pane_ms
@@ -350,6 +364,16 @@ class Monitor:
                     yield words.verdict(detector.name, outcome)
 
 
+def _closable(config: ModelConfig, passed_ms: int) -> int:
+    """The time up to which panes may close once all partitions have passed `passed_ms`."""
+    return (passed_ms - config.allowed_lateness_ms) // config.pane_ms * config.pane_ms
+
+
+def _shown(ms: int) -> str:
+    """A window's edge; what reaches beyond the calendar ends with it."""
+    return iso_ms(min(max(ms, MIN_TIME_MS), MAX_TIME_MS))
+
+
 def _usable(outcome: Outcome, min_events: int) -> Outcome:
     """An outcome made from too few values is none: most of the window may be missing."""
     n = outcome.detail.get("n_test")
@@ -402,9 +426,9 @@ class _Words:
 
     @staticmethod
     def of(unit: _Unit, window: Window, idle: list[str]) -> _Words:
-        end = iso_ms(window.end_ms)
+        end = _shown(window.end_ms)
         described = {
-            "size": window.label, "start": iso_ms(window.start_ms), "end": end, "n": window.events,
+            "size": window.label, "start": _shown(window.start_ms), "end": end, "n": window.events,
         }  # fmt: skip
         reference = {"id": unit.profile.id, "n": unit.profile.n_rows}
         return _Words(

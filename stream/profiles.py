@@ -87,11 +87,24 @@ def load(url: str, model: str) -> Reference:
         ) from None
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ProfileError(f"cannot read the reference profile at {url!r}: {error}") from error
-    if document.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else document
         raise ProfileError(
-            f"the reference at {url!r} is of format {document.get('format')!r}, this version reads "
+            f"the reference at {url!r} is of format {found!r}, this version reads "
             f"{FORMAT}; fit it again with `driftline fit`"
         )
+    try:
+        return _reference(document, arrays, url, model)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProfileError(
+            f"the reference at {url!r} is damaged ({type(error).__name__}: {error}); fit it again "
+            "with `driftline fit`"
+        ) from error
+
+
+def _reference(
+    document: Mapping[str, Any], arrays: Mapping[str, Any], url: str, model: str
+) -> Reference:
     if document["model"] != model:
         raise ProfileError(
             f"the reference at {url!r} was fitted for model {document['model']!r}, not {model!r}; "
@@ -102,10 +115,15 @@ def load(url: str, model: str) -> Reference:
         prefix = f"{i}/"
         own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         profile = Profile.from_parts(entry, own)
-        if profile.id != entry["id"]:
+        if profile.id != entry["id"] or entry["key"] != unit_key(model, entry["segment"]):
             raise ProfileError(
                 f"the reference at {url!r} was changed after it was written (unit {entry['key']!r} "
                 f"says {entry['id']}, its content is {profile.id}); fit it again"
             )
         units[entry["key"]] = (entry["segment"], profile)
+    if unit_key(model, {}) not in units:
+        raise ProfileError(
+            f"the reference at {url!r} has no profile of the whole model; fit it again with "
+            "`driftline fit`"
+        )
     return Reference(model, units, document.get("source", {}))

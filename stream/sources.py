@@ -6,6 +6,7 @@ import csv
 import gzip
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from .summarise import Messages
 BATCH = 20_000
 # What an event carries beside its features.
 _HEAD = ("id", "ts", "model", "version", "prediction", "score", "latency_ms", "error", "segment")
+# Of these, what is text in an event though a table may have numbers there.
+_TEXTS = ("id", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def file_rows(path: Path) -> Iterator[bytes]:
         yield from read(path)
     except FileNotFoundError:
         raise DriftlineError(f"{path}: there is no such file") from None
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DriftlineError(f"{path}: cannot be read ({error})") from error
 
 
@@ -165,13 +168,20 @@ def _csv_rows(path: Path) -> Iterator[bytes]:
             raise DriftlineError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     columns = list(rows[0]) if rows else []
     # CSV has no types: a column is numeric, or boolean, when all that is in it is.
-    convert = {name: _converter([row[name] for row in rows]) for name in columns}
+    convert = {
+        name: _text if name in _TEXTS else _converter([row[name] for row in rows])
+        for name in columns
+    }
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise DriftlineError(
                 f"{path}: row {number} has another number of values than the {len(columns)} columns"
             )
         yield _event({name: convert[name](row[name]) for name in columns}, number)
+
+
+def _text(value: str) -> str | None:
+    return value or None
 
 
 def _converter(values: Sequence[str]) -> Callable[[str], Any]:
@@ -182,17 +192,21 @@ def _converter(values: Sequence[str]) -> Callable[[str], Any]:
         for v in present:
             float(v)
     except ValueError:
-        return lambda v: v or None
+        return _text
     return lambda v: None if v == "" else _number(v)
 
 
 def _number(text: str) -> int | float | None:
     try:
-        return int(text)
+        whole = int(text)
+        # What JSON writers can write as a whole number.
+        if -(2**63) <= whole < 2**64:
+            return whole
     except ValueError:
-        value = float(text)
-        # pandas writes a missing number as nan when told to, and JSON has no word for it.
-        return value if math.isfinite(value) else None
+        pass
+    value = float(text)
+    # pandas writes a missing number as nan when told to, and JSON has no word for it.
+    return value if math.isfinite(value) else None
 
 
 def _parquet_rows(path: Path) -> Iterator[bytes]:
@@ -219,6 +233,9 @@ def _event(row: Mapping[str, Any], number: int) -> bytes:
     if "features" not in event:
         event = {name: event.pop(name) for name in _HEAD if name in event} | {"features": event}
     event.setdefault("id", f"row-{number}")
+    for name in _TEXTS:
+        if isinstance(event.get(name), int | float):
+            event[name] = str(event[name])
     return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
 
 

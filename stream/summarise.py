@@ -168,7 +168,8 @@ class Summariser:
         refused: list[tuple[int, EventError]],
     ) -> None:
         limit = self.input.max_ahead_ms
-        ahead = usable & (kafka_ms >= 0) & (times > kafka_ms + limit)
+        # Not kafka_ms + limit: a producer may have set any int64 as its timestamp.
+        ahead = usable & (kafka_ms >= 0) & (times - limit > kafka_ms)
         for i in np.flatnonzero(ahead).tolist():
             error = EventError(
                 Reason.TIME_AHEAD,

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -378,6 +379,16 @@ def test_cluster_ids_never_begin_with_a_hyphen():
     assert all(len(text) == 22 and text[0] != "-" for text in ids)
 
 
+def test_docker_compose_runs_the_same_kafka_and_opens_ports_on_loopback_only():
+    file = Path(__file__).parent.parent / "docker-compose.yml"
+    services = yaml.safe_load(file.read_text())["services"]
+    assert services["kafka"]["image"] == f"apache/kafka:{kafka_jars.KAFKA_VERSION}"
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert all(service["cap_drop"] == ["ALL"] for service in services.values())
+
+
 class Mirror(ThreadingHTTPServer):
     """A Maven repository on this machine, which serves this user's; counts what was fetched."""
 
@@ -444,11 +455,11 @@ def test_processes_that_fetch_at_once_fetch_each_jar_once(tmp_path: Path, jars: 
             subprocess.Popen(
                 [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
             )
-            for _ in range(3)
+            for _ in range(2)
         ]
         printed = [process.communicate(timeout=60)[0].splitlines() for process in started]
     assert sorted(server.fetched) == sorted(jars)
-    assert sorted(len(lines) for lines in printed) == [len(jars), len(jars), len(jars) + 1]
+    assert sorted(len(lines) for lines in printed) == [len(jars), len(jars) + 1]
     assert all(lines[-len(jars) :] == jars for lines in printed)
     assert sum("fetching Kafka" in lines[0] for lines in printed) == 1
 
@@ -458,7 +469,10 @@ def test_a_damaged_jar_is_fetched_again_and_one_damaged_on_the_way_refused(
 ):
     home, source = tmp_path / "home", kafka_jars.local_repository()
     repository = tmp_path / "repository"
-    shutil.copytree(source, repository, copy_function=os.link)
+    for path in kafka_jars.classpath(print):
+        target = repository / path.relative_to(source)
+        target.parent.mkdir(parents=True)
+        shutil.copy(path, target)
     damaged = next(repository.rglob("kafka-clients-*.jar"))
     whole = damaged.read_bytes()
     damaged.unlink()
