@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import special
 
 from .base import Effect, Outcome
+from .layout import layout_of
 from .profile import ABSENT, UNSEEN, CategoricalProfile, Kind, Profile
 from .windows import Window
 
@@ -64,7 +65,9 @@ class _Layout:
         self.features = features
         self.profiles = [profile.features[i] for i in features]
         ranges = [(int(profile.offsets[i]), int(profile.offsets[i + 1])) for i in features]
-        self.cells = np.concatenate([np.arange(a, b) for a, b in ranges])
+        self.places = layout_of(profile).position[
+            np.concatenate([np.arange(a, b) for a, b in ranges])
+        ]
         self.sizes = np.array([b - a for a, b in ranges])
         self.ends = np.cumsum(self.sizes)
         self.starts = self.ends - self.sizes
@@ -81,7 +84,7 @@ class _Layout:
         return np.add.reduceat(per_class, self.starts)
 
     def test(self, window: Window) -> list[Outcome]:
-        observed = window.counts[self.cells].astype(np.float64)
+        observed = window.store[self.places].astype(np.float64)
         n = self._sums(observed)
         n_safe = np.maximum(n, 1.0)
         share = n_safe / (self.n_reference + n_safe)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .base import Effect, Outcome
 from .kolmogorov import two_sample_p_values
-from .profile import Kind, NumericProfile, Profile
+from .layout import BLOCK, layout_of
+from .profile import Kind, Profile
 from .windows import Window
 
 # A product of sample sizes up to here keeps n_reference·count within an int32.
@@ -49,13 +50,11 @@ class KolmogorovSmirnov:
     def test(
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
-        n_test = np.zeros((len(windows), len(features)), np.int64)
-        numerator = np.zeros_like(n_test)
-        for w, window in enumerate(windows):
-            for j, index in enumerate(features):
-                n_test[w, j], numerator[w, j] = largest_distance(
-                    profile.numeric[index], window.feature(index)
-                )
+        reference = profile.cached("ks", lambda: _Reference(profile))
+        chosen = list(features)
+        found = [largest_distances(reference, window) for window in windows]
+        n_test = np.array([n[chosen] for n, _ in found], np.int64).reshape(-1, len(chosen))
+        numerator = np.array([d[chosen] for _, d in found], np.int64).reshape(-1, len(chosen))
         n_reference = np.array([profile.numeric[i].n for i in features], np.int64)
         n_reference = np.broadcast_to(n_reference, n_test.shape)
         made = n_test > 0
@@ -110,31 +109,98 @@ class KolmogorovSmirnov:
         return outcomes
 
 
-def largest_distance(f: NumericProfile, counts: npt.NDArray[np.int32]) -> tuple[int, int]:
-    """(n, |D|·n_reference·n) for the counts of one feature's cells; (0, 0) without finite values.
+class _Reference:
+    """The reference's cumulative counts, laid out like a window's store.
 
-    The distance can only be largest just after a gap or just after a value, and at both ends of
-    each both distribution functions are known as whole numbers.
+    gap, value: (BLOCK, n_blocks) how many reference values lie in or before each gap, and at or
+    before each value; through, before: (n_blocks,) the same at the end and the start of a block.
+    Padding counts as after everything, where both distribution functions are 1.
     """
-    n_gaps = len(f.values) + 1
-    in_gaps, on_values = counts[:n_gaps], counts[n_gaps : f.n_finite_cells]
-    through = np.cumsum(in_gaps, dtype=np.int32)
-    met = on_values.max() > 0
-    if met:
-        met_through = np.cumsum(on_values, dtype=np.int32)
-        through[1:] += met_through
-    n = int(through[-1])
-    if n == 0:
-        return 0, 0
-    dtype = np.int32 if f.n * n <= _INT32_PRODUCT else np.int64
-    steps = f.steps
-    distance = np.multiply(through, dtype(f.n), dtype=dtype)
-    if not met and steps.height is not None:
-        # No window value equals a reference value, so at each value only the reference steps.
-        distance -= steps.gap[dtype] * dtype(n)
-        return n, max(int(distance.max()), n * steps.height - int(distance[:-1].min()))
-    at_values = distance[:-1] + dtype(f.n) * on_values.astype(dtype)
-    at_values -= steps.value[dtype] * dtype(n)
-    distance -= steps.gap[dtype] * dtype(n)
-    ends = (distance.max(), -distance.min(), at_values.max(), -at_values.min())
-    return n, max(int(end) for end in ends)
+
+    def __init__(self, profile: Profile) -> None:
+        self.layout = layout = layout_of(profile)
+        shape = (BLOCK, layout.total_blocks)
+        self.n = np.array([f.n for f in profile.numeric], np.int64)
+        gap = np.empty(shape, np.int64)
+        value = np.empty(shape, np.int64)
+        n_per_block = np.repeat(self.n, layout.n_blocks)
+        gap[:], value[:] = n_per_block, n_per_block
+        for i, f in enumerate(profile.numeric):
+            places = layout.place(np.arange(len(f.values) + 1), i)
+            gap.ravel()[places] = f.through_gap
+            value.ravel()[places[:-1]] = f.through_value
+        through = value[-1].copy()
+        before = np.concatenate([[0], through[:-1]])
+        before[layout.first_block] = 0
+        self._wide = {"n": n_per_block, "gap": gap, "value": value, "through": through,
+                      "before": before}  # fmt: skip
+        self._narrow = {name: a.astype(np.int32) for name, a in self._wide.items()}
+
+    def arrays(self, largest_n_test: int) -> dict[str, npt.NDArray[Any]]:
+        """The arrays in the narrowest type that holds every product of two counts."""
+        fits = int(self.n.max(initial=0)) * largest_n_test <= _INT32_PRODUCT
+        return self._narrow if fits else self._wide
+
+
+def largest_distances(
+    reference: _Reference, window: Window
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Per numeric feature, n and |D|·n_reference·n; both 0 without finite values.
+
+    The distance can only be largest just after a gap or just after a value, and there both
+    distribution functions are whole numbers. Both rise, so inside a block the distance is bounded
+    by the corners: only blocks whose bound exceeds the best distance at a block's end are scanned.
+    """
+    layout = reference.layout
+    if not layout.total_blocks:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    gaps, values = layout.gaps(window.store), layout.values(window.store)
+    met = np.add.reduce(values, axis=0, dtype=np.int32)
+    inside = np.add.reduce(gaps, axis=0, dtype=np.int32)
+    inside += met
+    ends = np.cumsum(inside, dtype=np.int64)
+    last = ends[layout.first_block + layout.n_blocks - 1]
+    base = np.concatenate([[0], last[:-1]])
+    n_test = last - base
+    known = reference.arrays(int(n_test.max()))
+    dtype = known["n"].dtype
+    n_reference = known["n"]
+    n = np.repeat(n_test.astype(dtype), layout.n_blocks)
+    through = (ends - np.repeat(base, layout.n_blocks)).astype(dtype)
+    before = through - inside
+    high, reference_high = n_reference * through, n * known["through"]
+    best = np.maximum.reduceat(np.abs(high - reference_high), layout.first_block)
+    bound = np.maximum(high - n * known["before"], reference_high - n_reference * before)
+    scan = np.flatnonzero(bound > np.repeat(best, layout.n_blocks))
+    if len(scan):
+        most = _scan(gaps[:, scan], values[:, scan] if met[scan].any() else None, before[scan],
+                     n_reference[scan], n[scan], known["gap"][:, scan], known["value"][:, scan])  # fmt: skip
+        feature = np.searchsorted(layout.first_block, scan, "right") - 1
+        np.maximum.at(best, feature, most)
+    return n_test, best.astype(np.int64)
+
+
+def _scan(
+    gaps: npt.NDArray[Any],
+    values: npt.NDArray[Any] | None,
+    before: npt.NDArray[Any],
+    n_reference: npt.NDArray[Any],
+    n_test: npt.NDArray[Any],
+    reference_gap: npt.NDArray[Any],
+    reference_value: npt.NDArray[Any],
+) -> npt.NDArray[Any]:
+    """(K,) the largest |n_reference·window - n_test·reference| inside each of K blocks."""
+    through_gap = gaps.astype(n_test.dtype)
+    through_gap[0] += before
+    if values is not None:
+        through_gap[1:] += values[:-1]
+    for row in range(1, len(through_gap)):
+        through_gap[row] += through_gap[row - 1]
+    through_value = through_gap if values is None else through_gap + values
+    at_gap = n_reference * through_gap - n_test * reference_gap
+    at_value = n_reference * through_value - n_test * reference_value
+    if values is None:
+        # At a value that the window does not meet only the reference steps: downwards.
+        return np.maximum(at_gap.max(axis=0), -at_value.min(axis=0))
+    ends = (at_gap.max(axis=0), -at_gap.min(axis=0), at_value.max(axis=0), -at_value.min(axis=0))
+    return np.maximum.reduce(ends)

@@ -99,30 +99,10 @@ class NumericProfile:
     def n_cells(self) -> int:
         return self.n_finite_cells + NUMERIC_EXTRA
 
-    @cached_property
-    def steps(self) -> Steps:
-        return Steps(self.through_gap, self.through_value)
-
     @property
     def absent(self) -> int:
         """Reference rows without a usable value: missing or not finite."""
         return self.missing + self.nan + self.pos_inf + self.neg_inf
-
-
-class Steps:
-    """The reference's cumulative counts in the two integer widths a KS test needs them in.
-
-    height: by how much the distribution function rises at every value, where that is the same at
-        all of them and no reference value lies in a gap; else None.
-    """
-
-    def __init__(
-        self, through_gap: npt.NDArray[np.int64], through_value: npt.NDArray[np.int64]
-    ) -> None:
-        self.gap = {np.int64: through_gap, np.int32: through_gap.astype(np.int32)}
-        self.value = {np.int64: through_value, np.int32: through_value.astype(np.int32)}
-        rises = through_value - through_gap[:-1]
-        self.height = int(rises[0]) if bool((rises == rises[0]).all()) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

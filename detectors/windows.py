@@ -8,16 +8,18 @@ what is inside.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from ..schemas.units import EventWindow, TimeWindow
+from .layout import Layout, layout_of
 from .numeric import BEYOND, FIXED_POINT_BITS, SUM
 from .panes import Pane, merge_names
-from .profile import NUMERIC_EXTRA, Profile
+from .profile import Profile
 
 WindowSpec = TimeWindow | EventWindow
 
@@ -25,18 +27,18 @@ WindowSpec = TimeWindow | EventWindow
 class Window:
     """The events of `[start_ms, end_ms)`, as counts per cell.
 
-    counts: (n_cells,) int32. sums: (F_numeric, 3) int64. events: how many.
+    store: its counts in the order of `layout`. sums: (F_numeric, 3) int64. events: how many.
     The arrays are the window's own and change with the next pane: a detector reads, never keeps.
     """
 
-    __slots__ = ("_bank", "_emitted", "_first", "_last", "counts", "end_ms", "events", "label",
-                 "spec", "start_ms", "sums")  # fmt: skip
+    __slots__ = ("_bank", "_emitted", "_first", "_last", "end_ms", "events", "label", "spec",
+                 "start_ms", "store", "sums")  # fmt: skip
 
     def __init__(self, bank: WindowBank, spec: WindowSpec) -> None:
         self._bank = bank
         self.spec = spec
         self.label = spec.label
-        self.counts = np.zeros(bank.profile.n_cells, np.int32)
+        self.store = np.zeros(bank.layout.size, np.int32)
         self.sums = np.zeros((bank.profile.n_numeric, 3), np.int64)
         self.events = 0
         self.start_ms = 0
@@ -46,10 +48,19 @@ class Window:
         self._last = 0
         self._emitted = 0
 
+    @property
+    def layout(self) -> Layout:
+        return self._bank.layout
+
+    @property
+    def counts(self) -> npt.NDArray[np.int32]:
+        """(n_cells,) the counts in the order of the profile's cells, a copy."""
+        return self.store[self._bank.layout.position]
+
     def feature(self, index: int) -> npt.NDArray[np.int32]:
-        """(n_cells of the feature,) its counts, a view."""
+        """(n_cells of the feature,) its counts, a copy."""
         offsets = self._bank.profile.offsets
-        return self.counts[offsets[index] : offsets[index + 1]]
+        return self.store[self._bank.layout.position[offsets[index] : offsets[index + 1]]]
 
     def mean(self, index: int, n: int) -> float | None:
         """Mean of `n` finite values of a numeric feature, None where there are none in reach."""
@@ -61,9 +72,9 @@ class Window:
 
     def absent(self) -> list[list[int]]:
         """Per numeric feature, how many values are missing, NaN, +inf and -inf."""
-        return self.counts[self._bank.absent_cells].tolist()
+        return self.store[self._bank.layout.absent].tolist()
 
-    def panes(self) -> Iterator[Pane]:
+    def panes(self) -> Iterator[Kept]:
         """The panes inside, in order of time (those without events are not kept)."""
         skip = self._first - self._bank.dropped
         return islice(self._bank.kept, skip, skip + self._last - self._first)
@@ -105,14 +116,14 @@ class Window:
         else:
             self.start_ms = end_ms
 
-    def _apply(self, pane: Pane, sign: int) -> None:
+    def _apply(self, pane: Kept, sign: int) -> None:
         # A pane's cells are distinct, so plain indexing adds each count once.
         if sign > 0:
-            self.counts[pane.cells] += pane.counts
+            self.store[pane.places] += pane.counts
             self.sums += pane.sums
             self.events += pane.events
         else:
-            self.counts[pane.cells] -= pane.counts
+            self.store[pane.places] -= pane.counts
             self.sums -= pane.sums
             self.events -= pane.events
 
@@ -121,6 +132,19 @@ class Window:
             return has_events
         hop = self.spec.hop_ms or self._bank.pane_ms
         return end_ms % hop == 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A closed pane in a bank: its entries by their places in a window's store."""
+
+    start_ms: int
+    events: int
+    places: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    sums: npt.NDArray[np.int64]
+    unseen: Mapping[int, Mapping[str, int]]
+    versions: Mapping[str, int]
 
 
 class WindowBank:
@@ -139,12 +163,9 @@ class WindowBank:
         self.profile = profile
         self.pane_ms = pane_ms
         self.retention_ms = retention_ms
-        self.kept: deque[Pane] = deque()
+        self.layout = layout_of(profile)
+        self.kept: deque[Kept] = deque()
         self.dropped = 0
-        # (F_numeric, 4): where a feature counts what is no finite number.
-        self.absent_cells = (
-            profile.offsets[1 : profile.n_numeric + 1, None] + np.arange(-NUMERIC_EXTRA, 0)[None, :]
-        )
         self.windows = tuple(Window(self, spec) for spec in specs)
 
     @property
@@ -170,7 +191,11 @@ class WindowBank:
         until there are events again.
         """
         if pane is not None:
-            self.kept.append(pane)
+            places = self.layout.position[pane.cells]
+            self.kept.append(
+                Kept(pane.start_ms, pane.events, places, pane.counts, pane.sums, pane.unseen,
+                     pane.versions)
+            )  # fmt: skip
         due: list[Window] = []
         for window in self.windows:
             if window._due(end_ms, pane is not None):

@@ -211,22 +211,22 @@ class Decoder:
             return np.empty((len(names), len(events))), None
         attributes = [self._attributes[f"features.{name}"] for name in names]
         n = len(events) * len(names)
-        values: list[Any] | None = None
         try:
             flat = np.fromiter(chain.from_iterable(self._rows(events, attributes)), np.float64, n)
         except TypeError:
-            # There are nulls: numpy makes them NaN when it builds from a list.
-            values = list(chain.from_iterable(self._rows(events, attributes)))
-            flat = np.array(values, np.float64)
+            # Not every numpy makes NaN of a null here; all do when they build from a list.
+            flat = np.array(list(chain.from_iterable(self._rows(events, attributes))), np.float64)
         table = np.ascontiguousarray(flat.reshape(len(events), len(names)).T)
-        is_nan = np.isnan(table)
-        if not is_nan.any():
+        empty = np.flatnonzero(np.isnan(flat))
+        if len(empty) == 0:
             return table, None
-        if values is None:
-            return table, is_nan
-        sent = np.fromiter((v is not None for v in values), np.bool_, n)
-        nan = is_nan & sent.reshape(len(events), len(names)).T
-        return table, nan if nan.any() else None
+        values = list(chain.from_iterable(self._rows(events, attributes)))
+        sent = [i for i in empty.tolist() if values[i] is not None]
+        if not sent:
+            return table, None
+        nan = np.zeros(n, np.bool_)
+        nan[sent] = True
+        return table, nan.reshape(len(events), len(names)).T
 
     def _rows(self, events: Sequence[Any], attributes: Sequence[str]) -> Any:
         """An iterable of one tuple per event."""

@@ -39,21 +39,16 @@ input: {{topic: {topic}}}
 #   driftline fit --config {CONFIG} --input {JANUARY}
 reference: ./reference
 
-# Event time is the scheduled departure. Events are summarised by quarters of a day: with 1h, the
-# window in events would be tested every hour, and say little more.
-pane: 6h
+# Event time is the scheduled departure. Events are summarised by days of it, UTC.
+pane: 1d
 # An event is sent when the aircraft leaves, so it is as late as its flight: up to 19 hours in 2013.
 allowed_lateness: 24h
 # A partition without events for so long, by the clock on the wall, is not waited for.
 idle_after: 30s
 
-# Windows cover whole rhythms, or they would find the rhythm: hours of a day, days of a week.
-# `2000 events`, say, are 2.2 days here, in which morning and evening are not as frequent as in a
-# month: `hour` would drift every other look, and rightly so.
-windows:
-  - {{size: 1d, hop: 1d}}
-  - {{size: 7d, hop: 1d}}
-  - 20000 events            # some three weeks; tested whenever a pane closes
+# Windows are tested whenever a pane closes. They hold whole days, since they would else find the
+# rhythm of the day: with `pane: 1h`, 20,000 events begin and end at any hour, and `hour` drifts.
+windows: [1d, 7d, 20000 events]
 # How long panes are kept: 20,000 events are 25 days in February.
 retention: 35d
 
@@ -76,6 +71,9 @@ detectors: {{numeric: [ks, missing_rate], categorical: [chi_squared]}}
 # and visibility differ on most days, and truly. How much, the severity of an alert says: critical
 # is one standard deviation, or a quarter of all flights.
 alpha: 0.0001
+
+# An alert is over after so many quiet looks in a row of each window that had fired.
+alerts: {{resolve_after: 3}}
 
 topics: {{partitions: 2}}
 # Each airport on its own: uncomment, and fit the reference again.

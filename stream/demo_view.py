@@ -67,7 +67,7 @@ def page(scene: Scene, width: int, height: int) -> Group:
     """The page for a terminal of `width` × `height` cells, never higher."""
     tall = height >= TALL
     top = [*_head(scene, width), *_table(scene, width, tall)]
-    below = list(_steps(scene, width, 4 if tall else 2))
+    below = list(_steps(scene, width, tall))
     room = max(0, height - len(top) - len(below) - 1)
     lines = [*top, *_alerts(scene, width, room), *below]
     for line in lines:
@@ -93,7 +93,7 @@ def _head(scene: Scene, width: int) -> Iterator[Text]:
     lost = cancelled / max(1, left + cancelled)
     yield Text.assemble(
         " flights sent ", (f"{scene.sent:,}", "bold"), f" · read {counts.received:,}",
-        (f" · {scene.rate:,.0f}/s" if not scene.over else ""),
+        f" · {scene.rate:,.0f}/s" if width >= 96 and not scene.over else "",
         f" · late {counts.late:,}" if counts.late else "",
         " · verdicts ", (f"{scene.picture.verdicts:,}", "bold"),
         f" · today {left:,.0f}, " if width < 96 else f" · today {left:,.0f} left, ",
@@ -114,7 +114,7 @@ def _table(scene: Scene, width: int, tall: bool) -> Iterator[Text]:
     titles = [f" {_fit('feature', _NAME)} {_fit('January', 9, right=True)}"]
     fills = [_fit(" bar: p, │ its level", len(titles[0]))]
     for label in scene.windows:
-        title, fill = _window(scene.picture.windows.get(label), label)
+        title, fill = _window(scene.picture.windows.get(label), label, wide)
         titles.append(_fit(f"  {title}", group + 1))
         fills.append(_fit(f"  {fill}", group + 1))
     yield Text("".join(titles), "bold")
@@ -131,16 +131,16 @@ def _table(scene: Scene, width: int, tall: bool) -> Iterator[Text]:
         yield Text()
 
 
-def _window(verdict: Mapping[str, Any] | None, label: str) -> tuple[str, str]:
+def _window(verdict: Mapping[str, Any] | None, label: str, wide: bool) -> tuple[str, str]:
     """Title and fill of a window."""
     spec = parse_window(label.partition(" hop ")[0])
     n = 0 if verdict is None else verdict["window"]["n"]
     if isinstance(spec, EventWindow):
         share = min(1.0, n / spec.events)
         fill = "full" if share == 1 else f"{math.floor(100 * share)}% full"
-        return f"last {spec.events:,} flights", fill
+        return f"last {spec.events:,}{' flights' if wide else ''}", fill
     if verdict is None:
-        return spec.label, "waits for its first day"
+        return spec.label, "not full yet"
     end = datetime.fromisoformat(verdict["window"]["end"])
     return f"{spec.label} to {end.day} {end:%b}", f"{n:,} flights"
 
@@ -166,11 +166,13 @@ def _cell(picture: Picture, name: str, label: str, wide: bool) -> Text:
     if verdict is None or verdict["p_value"] is None:
         return Text(_fit("filling" if verdict is not None else "", size), "dim")
     style = _STYLES[_weight(verdict)]
+    # A test with rare classes decides on the table with those pooled, too.
+    p_value = max(verdict["p_value"], verdict["detail"].get("pooled", {}).get("p_value", 0.0))
     text = Text(_fit(_value(verdict), _VALUE, right=True), style)
     text.append(" ")
-    text.append_text(bar(verdict["p_value"], verdict["alpha"], style))
+    text.append_text(bar(p_value, verdict["alpha"], style))
     if wide:
-        small = wording.small(verdict["p_value"]).replace("< ", "<")
+        small = wording.small(p_value).replace("< ", "<")
         text.append(f" {_fit(small, _P)}", style if verdict["drifted"] else "dim")
     return text
 
@@ -261,20 +263,20 @@ def sentence(alert: Alert) -> Text:
     return text
 
 
-def _steps(scene: Scene, width: int, room: int) -> Iterator[Text]:
+def _steps(scene: Scene, width: int, tall: bool) -> Iterator[Text]:
+    if tall:
+        yield Text()
     if scene.first is None:
-        if room > 2:
-            yield Text()
         yield Text(" Ctrl-C ends it", "dim")
         return
     alert, seconds = scene.first
-    if room > 2:
-        yield Text()
-        told = f" The first alert, {alert.feature}, came {seconds:.1f} s after the broker was up."
-        yield Text.assemble((told, "cyan"), (" Look on, in another terminal:", "cyan"))
+    told = f" First alert: {alert.feature}, {seconds:.1f} s after the broker was up."
+    if scene.over:
+        told = " The year is over, and the broker still up."
+    yield Text(f"{told} In another terminal:", "cyan")
     widest = max(len(command) for command, _ in scene.steps)
-    for command, why in list(scene.steps)[: max(1, room - 1)]:
-        fits = widest + len(why) + 4 <= width
+    for command, why in scene.steps[: 3 if tall else 1]:
+        fits = widest + len(why) + 5 <= width
         yield Text.assemble("   ", (_fit(command, widest), "bold"), (f"  {why}" * fits, "dim"))
 
 

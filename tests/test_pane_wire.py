@@ -158,7 +158,7 @@ DAMAGE = st.one_of(
 )
 
 
-@settings(max_examples=3000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=700, deadline=None, derandomize=True, database=None)
 @given(st.lists(DAMAGE, min_size=1, max_size=3))
 def test_a_damaged_delta_is_an_event_error(damage: list[tuple[str, int, int]]) -> None:
     raw = bytearray(RAW)
@@ -175,7 +175,7 @@ def test_a_damaged_delta_is_an_event_error(damage: list[tuple[str, int, int]]) -
     assert taken_in(bytes(raw)) in ("fine", "bad_pane")
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_an_event_error(raw: bytes) -> None:
     assert taken_in(raw) == "bad_pane"
@@ -277,7 +277,7 @@ def test_progress_comes_back_as_it_went() -> None:
     assert Progress.decode(bare.encode()).partitions[0].counts == {}
 
 
-@settings(max_examples=3000, deadline=None, derandomize=True, database=None)
+@settings(max_examples=700, deadline=None, derandomize=True, database=None)
 @given(st.integers(0, 230), st.binary(max_size=12), st.integers(0, 20))
 def test_damaged_progress_is_an_event_error(at: int, put: bytes, cut: int) -> None:
     raw = PROGRESS.encode()
