@@ -81,10 +81,11 @@ def detectors() -> Mapping[str, Detector]:
         TypeError: an entry point does not lead to a `Detector`. ValueError: two share a name.
     """
     found: dict[str, Detector] = {}
-    package = importlib.import_module(__package__)
+    home = __name__.rpartition(".")[0]
+    package = importlib.import_module(home)
     candidates: list[tuple[str, Any]] = []
     for module in pkgutil.iter_modules(package.__path__):
-        loaded = importlib.import_module(f"{__package__}.{module.name}")
+        loaded = importlib.import_module(f"{home}.{module.name}")
         for thing in vars(loaded).values():
             own = isinstance(thing, type) and thing.__module__ == loaded.__name__
             if own and isinstance(getattr(thing, "name", None), str) and hasattr(thing, "test"):

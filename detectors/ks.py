@@ -50,6 +50,8 @@ class KolmogorovSmirnov:
     def test(
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
+        if not features:
+            return [[] for _ in windows]
         reference = profile.cached("ks", lambda: _Reference(profile))
         chosen = list(features)
         found = [largest_distances(reference, window) for window in windows]

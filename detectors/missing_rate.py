@@ -77,4 +77,4 @@ def _fisher(n_reference: int, absent_before: int, n: int, absent: int) -> float:
     from scipy import stats  # slow to load, and rarely needed
 
     table = [[n_reference - absent_before, absent_before], [n - absent, absent]]
-    return float(stats.fisher_exact(table).pvalue)
+    return float(stats.fisher_exact(np.array(table)).pvalue)

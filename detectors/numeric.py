@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -84,7 +85,7 @@ def summarize_numeric(
                 )  # fmt: skip
     # In order, equal cells become runs to be counted, and the ranking's memory accesses are local.
     edges = bounds.tolist()
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         x[:, a:b].sort(axis=1)
     if not all_finite:
         finite = np.isfinite(x)

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any, Final
 
 import numpy as np
@@ -135,7 +135,8 @@ def summarize(
     n_panes = len(first)
     parts: list[Entries] = []
     if profile.n_numeric:
-        values = columns.numeric.copy() if order is None else columns.numeric[:, order]
+        # `take` leaves rows contiguous, which indexing does not.
+        values = columns.numeric.copy() if order is None else columns.numeric.take(order, axis=1)
         nan = columns.nan
         if nan is not None and order is not None:
             nan = nan[:, order]
@@ -268,7 +269,7 @@ def _versions(
     edges = bounds.tolist()
     return [
         sample_names(Counter(v for v in listed[a:b] if v is not None))
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in pairwise(edges)
     ]
 
 

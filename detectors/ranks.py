@@ -79,7 +79,8 @@ class Ranker:
         >>> ranker.cells(np.array([[0.5, 1.0, 1.5, 2.0, 9.0]])).tolist()
         [[0, 3, 1, 4, 2]]
         """
-        at = self._below[self._bucket(x, slice(None))].astype(np.intp)
+        # In C order whatever the order of x, so that the flat views below are views.
+        at = self._below[self._bucket(x, slice(None))].astype(np.intp, order="C")
         for _ in range(2):
             np.minimum(at, self._last, out=at)
             at += self._values[at] < x
@@ -96,7 +97,7 @@ class Ranker:
             at.reshape(-1)[short] = near
             found.reshape(-1)[short] = self._values[near]
             short = short[self._values[near] < wanted]
-        hit = found == x
+        hit = np.equal(found, x, order="C")
         rank = at
         rank -= self._first
         if len(short):

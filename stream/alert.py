@@ -41,6 +41,7 @@ from confluent_kafka.admin import (
     ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 from faust.types import EventT
+from mode import get_logger
 from mode.supervisors import CrashingSupervisor
 
 from ..schemas.cloudevents import alert_headers
@@ -70,6 +71,8 @@ log = logging.getLogger("driftline.alert")
 
 
 class _App(faust.App):
+    logger = get_logger("faust.app")
+
     def _create_directories(self) -> None:
         """None are needed, since tables live in memory; Faust makes them where it was started."""
 

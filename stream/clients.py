@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     AdminClient,
-    ConfigResource,
-    NewTopic,
-    ResourceType,
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
+    NewTopic,  # pyright: ignore[reportPrivateImportUsage]
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage]
 )
 
 from ..schemas.errors import DriftlineError, TopicError
@@ -80,7 +80,9 @@ def instance_name(config: Config, stage: str) -> tuple[str, IO[Any]]:
     raise DriftlineError(f"10,000 processes of stage {stage} run on this host already")
 
 
-def consumer(config: Config, group: str | None = None, **own: Any) -> Consumer:
+def consumer(
+    config: Config, group: str | None = None, own: Mapping[str, Any] | None = None
+) -> Consumer:
     """A consumer that reads committed messages; without a group, for `assign` only."""
     properties = {
         "auto.offset.reset": "earliest",
@@ -95,12 +97,12 @@ def consumer(config: Config, group: str | None = None, **own: Any) -> Consumer:
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
         "allow.auto.create.topics": False,
-        **own,
+        **(own or {}),
     }
     return Consumer(properties, logger=_KAFKA_LOG)
 
 
-def producer(config: Config, **own: Any) -> Producer:
+def producer(config: Config, own: Mapping[str, Any] | None = None) -> Producer:
     """A producer whose partitioner is the Java client's."""
     properties = {
         "linger.ms": 5,
@@ -109,7 +111,7 @@ def producer(config: Config, **own: Any) -> Producer:
         "queue.buffering.max.kbytes": 524_288,
         **config.client_properties("producer"),
         "partitioner": "murmur2_random",
-        **own,
+        **(own or {}),
     }
     return Producer(properties, logger=_KAFKA_LOG)
 
@@ -132,7 +134,7 @@ class Transactions:
     def __init__(self, config: Config, name: str) -> None:
         self.producer = producer(
             config,
-            **{
+            {
                 "transactional.id": name,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                 "message.max.bytes": 20_000_000,

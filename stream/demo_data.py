@@ -110,8 +110,9 @@ class Flights:
 class Year:
     """The flights of 2013.
 
-    january: those scheduled before 1 February, UTC. rest: the others. cancelled: (days,) flights
-    that never left, and so were never scored, per UTC day.
+    january: those scheduled before 1 February. rest: the others of the year. cancelled: (N_DAYS,)
+    flights that never left, and so were never scored. Days begin at midnight UTC, also those of the
+    year: its last evening in New York belongs to the next.
     """
 
     january: Flights
@@ -144,9 +145,9 @@ def load() -> Year:
     # Ties by schedule and number, so that the stream is the same on every machine.
     order = np.lexsort((flights.number, flights.ts_ms, flights.left_ms))
     gone = flights.where(order[left[order]])
-    january = gone.ts_ms < FEBRUARY_MS
-    cancelled = np.bincount(flights.day[~left], minlength=N_DAYS + 1)
-    return Year(gone.where(january), gone.where(~january), cancelled)
+    cancelled = np.bincount(flights.day[~left], minlength=N_DAYS)[:N_DAYS]
+    rest = (gone.ts_ms >= FEBRUARY_MS) & (gone.day < N_DAYS)
+    return Year(gone.where(gone.ts_ms < FEBRUARY_MS), gone.where(rest), cancelled)
 
 
 def _folder() -> Path:
@@ -291,7 +292,7 @@ def events(flights: Flights, model: DelayModel) -> Iterator[Event]:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What became of the flights, per UTC day of the year; all columns are (N_DAYS + 1,).
+    """What became of the flights, per UTC day of the year; all columns are (N_DAYS,).
 
     The monitor never sees it: the demo shows what the model's users would find out later.
     """
@@ -310,9 +311,9 @@ class Truth:
 
 def truth(year: Year, model: DelayModel) -> Truth:
     """Count the year's flights by what was said of them and what came."""
-    counts = np.zeros((3, N_DAYS + 1))
+    counts = np.zeros((3, N_DAYS))
     for flights in (year.january, year.rest):
         said = model.score(flights) >= model.cut
         for i, chosen in enumerate((np.ones(len(flights)), said, flights.late)):
-            counts[i] += np.bincount(flights.day, chosen, N_DAYS + 1)
+            counts[i] += np.bincount(flights.day, chosen, N_DAYS)
     return Truth(counts[0], year.cancelled, counts[1], counts[2])

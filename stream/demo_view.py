@@ -77,7 +77,7 @@ def page(scene: Scene, width: int, height: int) -> Group:
 
 def _head(scene: Scene, width: int) -> Iterator[Text]:
     day = max(0, (scene.stream_ms - YEAR_MS) // DAY_MS)
-    today = min(day, N_DAYS)
+    today = min(day, N_DAYS - 1)
     passed = datetime.fromtimestamp(scene.stream_ms / 1000, UTC)
     bar_width = max(10, min(40, width - 62))
     done = round(min(1.0, (day + 1) / N_DAYS) * bar_width)
@@ -205,7 +205,8 @@ def _value(verdict: Mapping[str, Any]) -> str:
         share = share if effect["category"] == "late" else 1 - share
         return wording.percent(round(share, 3))
     category = "new" if effect["category"] == "(unseen)" else effect["category"]
-    return f"{category} {100 * effect['value']:+.1f}"
+    points = 100 * effect["value"]
+    return f"{category} {points:+.1f}" if abs(points) < 10 else f"{category} {points:+.0f}"
 
 
 def bar(p_value: float, alpha: float, style: str) -> Text:
@@ -237,7 +238,8 @@ def _alerts(scene: Scene, width: int, room: int) -> Iterator[Text]:
         (f"{large} large", LARGE if large else ""), f" · {picture.n_alerts} since the start",
     )  # fmt: skip
     if not picture.alerts:
-        yield Text("   none yet: a window has to fill first", "dim")
+        waits = "a day has to fill first" if picture.counts.received else "the stages are starting"
+        yield Text(f"   none yet: {waits}", "dim")
         return
     newest = list(reversed(picture.alerts))
     yield from (sentence(alert) for alert in newest[: room - 1])
@@ -258,9 +260,9 @@ def sentence(alert: Alert) -> Text:
         (" 00:00 UTC", ""),
     ):
         summary = summary.replace(words, shorter)
-    text = Text.assemble((" ▲ ", LARGE if alert.severity == "critical" else DRIFT), summary)
-    text.highlight_words([alert.feature], "bold")
-    return text
+    style = LARGE if alert.severity == "critical" else DRIFT
+    before, name, after = summary.partition(alert.feature)
+    return Text.assemble((" ▲ ", style), before, (name, "bold"), after)
 
 
 def _steps(scene: Scene, width: int, tall: bool) -> Iterator[Text]:

@@ -49,6 +49,7 @@ class Detect:
     stop: Callable[[], bool]
     verdicts: int = 0
     partitions: dict[int, _Partition] = field(default_factory=dict)
+    _said: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> None:
         """Work until `stop` says so.
@@ -61,7 +62,7 @@ class Detect:
         with lock:
             self._transactions = Transactions(self.config, name)
             self._consumer = consumer(
-                self.config, f"{self.config.group}-detect", **{"group.instance.id": name}
+                self.config, f"{self.config.group}-detect", {"group.instance.id": name}
             )
             try:
                 self._consumer.subscribe(
@@ -116,9 +117,23 @@ class Detect:
         )
         partition.resume = partition.position
         self.verdicts += len(verdicts)
-        drifted = sum(v.drifted for v in verdicts)
-        if drifted:
-            log.debug("%d verdicts, %d of drift", len(verdicts), drifted)
+        self._say_what_was_left_out(partition)
+
+    def _say_what_was_left_out(self, partition: _Partition) -> None:
+        """Parts of panes that could not be used: counted, and said when it begins and every ten
+        times as many."""
+        for profile, n in partition.monitor.foreign.items():
+            if n > 10 * self._said.get(profile, 0):
+                log.warning("%d pane deltas were made against profile %s, which is not the "
+                            "reference configured here; restart ingest and detect with one "
+                            "reference", n, profile)  # fmt: skip
+                self._said[profile] = n
+        dropped = partition.monitor.dropped_events
+        where = f"dropped {partition.number}"
+        if dropped > 10 * self._said.get(where, 0):
+            log.warning("%d events came for panes that had closed while their partition was taken "
+                        "for idle; raise idle_after if producers pause for longer", dropped)  # fmt: skip
+            self._said[where] = dropped
 
     def _messages(
         self,
@@ -180,7 +195,7 @@ class Detect:
 
     def _last_state(self, number: int) -> dict[str, Any] | None:
         """The newest state of a panes partition, None when there is none."""
-        reader = consumer(self.config, **{"enable.partition.eof": True})
+        reader = consumer(self.config, own={"enable.partition.eof": True})
         topic = self.config.topics.state
         found: dict[str, Any] | None = None
         try:

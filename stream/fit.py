@@ -87,8 +87,9 @@ class Rows:
         row: dict[str, Any] = dict(features or {})
         if fields.get("features") == ():
             # The whole event is the features: what has another name already is none of them.
-            for name, path in fields.items():
-                if len(path) == 1 and not name.startswith("features."):
+            taken = [p for name, p in fields.items() if not name.startswith("features.")]
+            for path in taken:
+                if len(path) == 1:
                     row.pop(path[0], None)
             for name in ("id", "ts", "model", "version", "prediction", "score", "segment"):
                 if name not in fields:
@@ -143,13 +144,13 @@ def fit_rows(rows: Rows, source: Mapping[str, Any]) -> Fitted:
         raise ProfileError(f"no reference rows for model {model.name!r}{hint}")
     kinds, left_out = _kinds(rows)
     slots = None if model.slots == "exact" else model.slots
-    whole, _ = fit(rows.columns, kinds, slots=slots, max_categories=model.max_categories,
+    whole, unusable = fit(rows.columns, kinds, slots=slots, max_categories=model.max_categories,
                    required=model.features != "auto")  # fmt: skip
     whole_key = unit_key(model.name, {})
     notes = [(whole_key, entry) for entry in left_out]
-    notes += [(whole_key, e) for e in _]
+    notes += [(whole_key, entry) for entry in unusable]
     units: dict[str, tuple[Mapping[str, str], Profile]] = {whole_key: ({}, whole)}
-    kept = {f.name: f.kind for f in whole.features}
+    kept: dict[str, Kind] = {f.name: f.kind for f in whole.features}
     by_segment: dict[tuple[str, ...], list[int]] = {}
     for i, values in enumerate(rows.segments):
         by_segment.setdefault(values, []).append(i)

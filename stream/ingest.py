@@ -98,7 +98,7 @@ class Ingest:
         with lock:
             self._transactions = Transactions(self.config, name)
             self._consumer = consumer(
-                self.config, f"{self.config.group}-ingest", **{"group.instance.id": name}
+                self.config, f"{self.config.group}-ingest", {"group.instance.id": name}
             )
             try:
                 self._consumer.subscribe(
@@ -161,15 +161,15 @@ class Ingest:
             summary = summariser.summarise(batch, largest)
             summaries.append((summariser, of_topic, summary))
             for m in of_topic:
-                source = self.sources[topic, m.partition()]
-                changed[topic, m.partition()] = source
+                key = (topic, m.partition() or 0)
+                changed[key] = self.sources[key]
         after: dict[tuple[str, int], Source] = {}
         for key, source in changed.items():
             after[key] = Source(source.topic, source.partition, source.position, source.largest_ms,
                                 now, False, True)  # fmt: skip
         for summariser, of_topic, summary in summaries:
             for m in of_topic:
-                after[summariser.topic, m.partition()].position = m.offset() + 1
+                after[summariser.topic, m.partition() or 0].position = (m.offset() or 0) + 1
             for partition, largest_ms in summary.largest_ms.items():
                 after[summariser.topic, partition].largest_ms = largest_ms
         for key, source in self.sources.items():

@@ -57,7 +57,7 @@ def topic_range(
         TopicError: the topic does not exist, or the range is empty of messages.
     """
     n = partition_count(config, topic)
-    reader = consumer(config, **{"enable.partition.eof": True})
+    reader = consumer(config, own={"enable.partition.eof": True})
     try:
         bounds: dict[int, tuple[int, int]] = {}
         for p in range(n):

@@ -242,6 +242,47 @@ def test_killed_after_the_row_and_before_the_offset_it_repeats_nothing(bench: Be
     assert [Alert.from_json(m.value()).state for m in bench.messages] == ["firing", "resolved"]
 
 
+def committed(bench: Bench) -> dict[int, int]:
+    """The offsets the stage has committed, of partitions that have one."""
+    group = f"{bench.prefix}-alert"
+    reader = Consumer({"bootstrap.servers": bench.servers, "group.id": group})
+    partitions = [TopicPartition(bench.config.topics.drift, p) for p in range(3)]
+    found = reader.committed(partitions, timeout=10)
+    reader.close()
+    return {p.partition: p.offset for p in found if p.offset >= 0}
+
+
+def test_no_offset_is_committed_behind_a_verdict_that_is_not_handled(bench: Bench) -> None:
+    #   offsets      0 1 2 3 4 5 6 7 …     even: verdicts, odd: the markers of their transactions
+    #   handled      ● · ● · ⧖             the third never ends
+    for column in range(8):
+        bench.publish([verdict("D" if column % 2 == 0 else "·", column)])
+    bench.start(
+        "import asyncio\nstep = alert.alerting.step\n"
+        "def slow(row, verdict, n):\n"
+        "    slow.calls += 1\n"
+        "    return step(row, verdict, n)\n"
+        "slow.calls = 0\n"
+        "alert.alerting.step = slow\n"
+        "from faust.topics import Topic\nsend = Topic.send\n"
+        "async def stuck(*a, **k):\n"
+        "    if slow.calls > 2: await asyncio.sleep(3600)\n"
+        "    return await send(*a, **k)\n"
+        "Topic.send = stuck"
+    )
+    bench.wait_until(lambda: bool(committed(bench)))
+    bench.wait_until(lambda: "slow" not in bench.log, 1)
+    assert committed(bench) == {sum(b"delay") % 3: 3}
+
+
+def test_offsets_keep_up_with_many_small_transactions(bench: Bench) -> None:
+    # Counting as Faust does, one transaction is committed every 2.8 s: this would take minutes.
+    for column in range(60):
+        bench.publish([verdict("·", column)])
+    bench.start()
+    bench.wait_until(lambda: committed(bench) == {sum(b"delay") % 3: 119})
+
+
 def test_an_alert_the_broker_did_not_take_stops_the_stage_and_comes_later(bench: Bench) -> None:
     #   alert ✗ (refused)   →   exit code 1, offset not committed
     bench.publish([verdict("D", 0), verdict("D", 1, feature="other")])

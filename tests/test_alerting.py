@@ -252,6 +252,7 @@ def stream(columns: list[list[str]]) -> list[Verdict]:
     ]
 
 
+@settings(deadline=None)
 @given(STREAMS, RESOLVE_AFTER, st.data())
 def test_reading_any_part_again_changes_nothing(
     columns: list[list[str]], resolve_after: int, data: st.DataObject
@@ -268,6 +269,7 @@ def test_reading_any_part_again_changes_nothing(
     assert rows == before
 
 
+@settings(deadline=None)
 @given(STREAMS, RESOLVE_AFTER, st.data())
 def test_a_crash_repeats_alerts_and_loses_none(
     columns: list[list[str]], resolve_after: int, data: st.DataObject
@@ -289,6 +291,7 @@ def test_a_crash_repeats_alerts_and_loses_none(
     assert without_repeats(by_key(out)) == undisturbed
 
 
+@settings(deadline=None)
 @given(STREAMS, RESOLVE_AFTER, st.data())
 def test_an_aborted_transaction_read_before_its_repetition_changes_nothing(
     columns: list[list[str]], resolve_after: int, data: st.DataObject
@@ -303,6 +306,7 @@ def test_an_aborted_transaction_read_before_its_repetition_changes_nothing(
     assert by_key(alerts_of(uncommitted, resolve_after)) == expected
 
 
+@settings(deadline=None)
 @given(STREAMS, RESOLVE_AFTER, st.randoms(use_true_random=False))
 def test_the_order_among_features_is_irrelevant(
     columns: list[list[str]], resolve_after: int, random: Any
@@ -321,7 +325,7 @@ def test_the_order_among_features_is_irrelevant(
     assert by_key(alerts_of(mixed, resolve_after)) == expected
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(STREAMS, RESOLVE_AFTER)
 def test_alerts_of_a_key_follow_each_other_and_end(
     columns: list[list[str]], resolve_after: int

@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, ClassVar, get_args
 
@@ -232,12 +232,21 @@ def streamed_is_batch(detector: Detector) -> None:
 
 
 def frozen(window: Window) -> dict[str, Any]:
+    """All there is to see of a window, as values that cannot change with it."""
+    arrays = {"store": window.store, "counts": window.counts, "sums": window.sums}
     return {
-        "counts": window.counts.tobytes(), "sums": window.sums.tobytes(),
-        "events": window.events, "span": (window.start_ms, window.end_ms),
-        "panes": [(p.start_ms, p.cells.tobytes(), p.counts.tobytes(), repr(p.unseen),
-                   repr(p.versions)) for p in window.panes()],
-    }  # fmt: skip
+        "arrays": {name: array.tobytes() for name, array in arrays.items()},
+        "events": window.events,
+        "span": (window.start_ms, window.end_ms),
+        "panes": [
+            {f.name: bytes_or_text(getattr(pane, f.name)) for f in fields(pane)}
+            for pane in window.panes()
+        ],
+    }
+
+
+def bytes_or_text(value: object) -> bytes | str:
+    return value.tobytes() if isinstance(value, np.ndarray) else repr(value)
 
 
 def input_is_left_alone(detector: Detector) -> None:
@@ -432,7 +441,7 @@ class _ReadsTheOrderOfEntries(_Broken):
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
         first = [
-            [zlib.crc32(pane.cells.tobytes()) for pane in window.panes()] for window in windows
+            [zlib.crc32(pane.places.tobytes()) for pane in window.panes()] for window in windows
         ]
         rows = super().test(profile, windows, features)
         return [[replace(o, detail={"first": at}) for o in row]
@@ -457,7 +466,7 @@ class _WritesIntoTheWindow(_Broken):
     ) -> list[list[Outcome]]:
         rows = super().test(profile, windows, features)
         for window in windows:
-            window.counts[:3] += 1
+            window.store[:3] += 1
         return rows
 
 
@@ -466,7 +475,7 @@ class _KeepsTheWindow(_Broken):
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
         rows = super().test(profile, windows, features)
-        return [[replace(o, detail={"counts": w.counts}) for o in row]
+        return [[replace(o, detail={"counts": w.store}) for o in row]
                 for w, row in zip(windows, rows, strict=True)]  # fmt: skip
 
 

@@ -219,6 +219,52 @@ def test_ks_equals_scipy_on_random_samples(seed: int) -> None:
     assert_equals_scipy_ks(reference, window)
 
 
+def test_ks_of_many_features_at_once() -> None:
+    """Features of all sizes side by side, tied or not, drifted or not, in one window and several;
+    a window's counts are stored in blocks of 16 cells, so sizes around multiples of it matter."""
+    rng = np.random.default_rng(21)
+    reference: dict[str, Values] = {}
+    window: dict[str, Values] = {}
+    for i, n_distinct in enumerate([2, 3, 14, 15, 16, 17, 30, 31, 32, 33, 47, 48, 300, 2000]):
+        values = np.sort(rng.normal(size=n_distinct))
+        reference[f"f{i}"] = np.concatenate([values, rng.choice(values, 2000 - n_distinct)])
+        kinds = (
+            rng.choice(values, 400),
+            rng.normal(0.3, 1, 400),
+            np.where(rng.random(400) < 0.5, rng.choice(values, 400), rng.normal(size=400)),
+            np.full(400, values[i % n_distinct]),
+        )
+        window[f"f{i}"] = kinds[i % 4]
+    window["f5"] = [None, math.nan] * 200
+    window["f7"] = [*window["f7"][:399], math.inf]
+    reference["c"], window["c"] = ["a", "b"] * 1000, ["a", "b"] * 200
+    profile, _ = fit(reference)
+    streams = [streamed(profile, window, seed=1), streamed(profile, reference, seed=2)]
+    features = list(range(profile.n_numeric))
+    of_window, of_reference = detectors()["ks"].test(profile, streams, features)
+    for outcome in of_reference:
+        assert (outcome.statistic, outcome.p_value) == (0.0, 1.0)
+    for outcome, name in zip(of_window, profile.names, strict=False):
+        if name == "f5":
+            assert outcome.p_value is None
+            assert outcome.reason == "none of its 400 values is a finite number"
+            continue
+        statistic, p_value, _ = expected_ks(reference[name], window[name])
+        assert (outcome.statistic, outcome.p_value) == (close(statistic), close(p_value)), name
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("n", [16, 17, 100, 1000])
+def test_ks_finds_a_distance_that_is_largest_at_any_one_place(n: int, place: str) -> None:
+    """All window values at one place, on a reference value or beside it, and one anywhere else."""
+    reference = np.arange(float(max(n, 20)))
+    at = {"first": 0, "middle": n // 2, "last": n - 1}[place]
+    for where in (-0.5, 0.0, 0.5):
+        for other in (-1.0, 0.0, n / 3, n + 5.0):
+            window = np.append(np.full(30, at + where), other)
+            assert_equals_scipy_ks(reference, window)
+
+
 @pytest.mark.parametrize("n", [46_340, 46_341], ids=["within int32", "beyond int32"])
 @pytest.mark.parametrize("offset", [-100.0, 100.0, 0.5, 0.25])
 def test_ks_does_not_overflow(n: int, offset: float) -> None:
@@ -557,6 +603,41 @@ def test_chi_squared_equals_scipy_on_random_tables(seed: int) -> None:
     window = rng.choice(names, n_test, p=moved).tolist()
     window = [f"{v}?" if v is not None and rng.random() < 0.03 else v for v in window]
     assert_equals_scipy_chi_squared(reference, window)
+
+
+def test_chi_squared_of_many_features_at_once() -> None:
+    """Features of all sizes side by side, with rare classes, without, and with too few in all."""
+    rng = np.random.default_rng(22)
+    reference: dict[str, Values] = {"x": rng.normal(size=900)}
+    window: dict[str, Values] = {"x": rng.normal(size=400)}
+    for i, n_classes in enumerate([2, 3, 5, 10, 40, 200]):
+        names = [f"k{j}" for j in range(n_classes)]
+        shares = rng.dirichlet(np.full(n_classes, 0.7))
+        reference[f"c{i}"] = [*names, *rng.choice(names, 900 - n_classes, p=shares).tolist()]
+        now = [*names, None, "new"] if i % 2 else names
+        window[f"c{i}"] = [now[j] for j in rng.integers(0, len(now), 400)]
+    reference["flag"] = [True, False, None] * 300
+    window["flag"] = [False] * 400
+    profile, _ = fit(reference)
+    streams = [streamed(profile, window, seed=1), streamed(profile, reference, seed=2)]
+    features = list(range(profile.n_numeric, len(profile.names)))
+    of_window, of_reference = detectors()["chi_squared"].test(profile, streams, features)
+    for outcome in of_reference:
+        assert (outcome.statistic, outcome.p_value) == (0.0, 1.0)
+    for outcome, name in zip(of_window, profile.names[profile.n_numeric :], strict=True):
+        table = table_of(reference[name], window[name])
+        expected = stats.chi2_contingency(table, correction=False)
+        assert outcome.statistic == close(expected.statistic), name
+        assert outcome.p_value == close(expected.pvalue), name
+        pooled = pool_rare(*table.astype(np.float64))
+        if pooled is None:
+            assert outcome.confirmed_p is None
+        else:
+            again = stats.chi2_contingency(pooled, correction=False)
+            assert outcome.confirmed_p == close(again.pvalue), name
+            assert outcome.detail["pooled"]["classes"] == len(pooled[0])
+            # A pool is expected 5 times in both samples, or is all there is.
+            assert again.expected_freq[:, -1].min() >= 5 or len(pooled[0]) == 1
 
 
 def test_chi_squared_of_booleans_in_every_spelling() -> None:

@@ -67,9 +67,10 @@ def test_cells_are_those_of_a_binary_search(
     values = [distinct(reference) for reference in references]
     x = np.concatenate([*map(neighbours, values), more, [0.0, -0.0, 1.7e308, -1.7e308, 5e-324]])
     rows = np.broadcast_to(x, (len(values), len(x))).copy()
-    found = Ranker(values).cells(rows)
-    for row, own in zip(found, values, strict=True):
-        np.testing.assert_array_equal(row, cells_by_searchsorted(own, x))
+    ranker = Ranker(values)
+    for found in (ranker.cells(rows), ranker.cells(np.asfortranarray(rows))):
+        for row, own in zip(found, values, strict=True):
+            np.testing.assert_array_equal(row, cells_by_searchsorted(own, x))
 
 
 SHAPES: dict[str, Callable[[np.random.Generator], npt.NDArray[np.float64]]] = {
