@@ -48,8 +48,11 @@ idle_after: 10m
 def configure(directory: Path, servers: str, prefix: str, windows: str) -> Path:
     features = ", ".join(f"f{i}: numeric" for i in range(N_FEATURES))
     path = directory / f"{prefix}.yaml"
-    path.write_text(CONFIG.format(servers=servers, prefix=prefix, pane=PANE_EVENTS,
-                                  windows=windows, features=features))  # fmt: skip
+    path.write_text(
+        CONFIG.format(
+            servers=servers, prefix=prefix, pane=PANE_EVENTS, windows=windows, features=features
+        )
+    )
     return path
 
 
@@ -59,10 +62,14 @@ def produce(servers: str, n: int) -> int:
     from confluent_kafka import Producer
 
     rng = np.random.default_rng(2)
-    producer = Producer({
-        "bootstrap.servers": servers, "linger.ms": 50, "compression.type": "lz4",
-        "queue.buffering.max.messages": 1_000_000,
-    })  # fmt: skip
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 50,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
     pool = [
         b",".join(b'"f%d":%.6g' % (i, x) for i, x in enumerate(row))
         for row in rng.standard_normal((50_000, N_FEATURES))
@@ -89,11 +96,16 @@ def bare(servers: str, n: int) -> dict[str, float]:
     import orjson
     from confluent_kafka import Consumer, TopicPartition
 
-    consumer = Consumer({
-        "bootstrap.servers": servers, "group.id": "bare", "enable.auto.commit": False,
-        "fetch.wait.max.ms": 100, "queued.max.messages.kbytes": 131_072,
-        "fetch.message.max.bytes": 8_388_608,
-    })  # fmt: skip
+    consumer = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "bare",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 100,
+            "queued.max.messages.kbytes": 131_072,
+            "fetch.message.max.bytes": 8_388_608,
+        }
+    )
     consumer.assign([TopicPartition("inference", 0, 0)])
     gc.freeze()
     seen, begun, cpu = 0, 0.0, 0.0
@@ -131,9 +143,10 @@ def ingest(path: Path, n: int) -> dict[str, float]:
     worker._publish = timed  # type: ignore[method-assign]
     worker.run()
     return {
-        "seconds": clock["ended"] - clock["begun"], "cpu": clock["cpu_ended"] - clock["cpu"],
+        "seconds": clock["ended"] - clock["begun"],
+        "cpu": clock["cpu_ended"] - clock["cpu"],
         "ended_at": time.time(),
-    }  # fmt: skip
+    }
 
 
 def detect(path: Path, until_ms: int) -> dict[str, float]:
@@ -162,9 +175,10 @@ def detect(path: Path, until_ms: int) -> dict[str, float]:
     worker.run()
     return {
         "seconds": time.perf_counter() - clock["begun"],
-        "cpu": time.process_time() - clock["cpu"], "verdicts": worker.verdicts,
+        "cpu": time.process_time() - clock["cpu"],
+        "verdicts": worker.verdicts,
         "ended_at": time.time(),
-    }  # fmt: skip
+    }
 
 
 def _worker(*words: str) -> subprocess.Popen[bytes]:
@@ -204,9 +218,19 @@ def run(n: int, rounds: int, windows: str) -> dict[str, Any]:
                 file.write(orjson.dumps(event) + b"\n")
         first = configure(directory, servers, "round0", windows)
         subprocess.run(
-            [sys.executable, "-m", "driftline.stream.cli", "fit", "--config", str(first), "--input",
-             str(directory / "reference.jsonl")], check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "driftline.stream.cli",
+                "fit",
+                "--config",
+                str(first),
+                "--input",
+                str(directory / "reference.jsonl"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         # The last panes that the stream's end lets close.
         until = (START_MS + n - 1 - 1000) // PANE_EVENTS * PANE_EVENTS
         found: list[dict[str, Any]] = []
@@ -222,13 +246,19 @@ def run(n: int, rounds: int, windows: str) -> dict[str, Any]:
             two = _result(second)
             begun = one["ended_at"] - one["seconds"]
             both = max(one["ended_at"], two["ended_at"]) - begun
-            found.append({
-                "bare": n / plain["seconds"], "bare_cpu": n / plain["cpu"],
-                "ingest": n / by_itself["seconds"], "ingest_cpu": n / by_itself["cpu"],
-                "both": n / both, "detect_cpu": n / two["cpu"], "verdicts": two["verdicts"],
-                "ingest_of_bare": plain["seconds"] / by_itself["seconds"],
-                "both_of_bare": plain["seconds"] / both,
-            })  # fmt: skip
+            found.append(
+                {
+                    "bare": n / plain["seconds"],
+                    "bare_cpu": n / plain["cpu"],
+                    "ingest": n / by_itself["seconds"],
+                    "ingest_cpu": n / by_itself["cpu"],
+                    "both": n / both,
+                    "detect_cpu": n / two["cpu"],
+                    "verdicts": two["verdicts"],
+                    "ingest_of_bare": plain["seconds"] / by_itself["seconds"],
+                    "both_of_bare": plain["seconds"] / both,
+                }
+            )
     return {"events": n, "bytes_per_event": size, "windows": windows, "rounds": found}
 
 

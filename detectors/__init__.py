@@ -1,9 +1,9 @@
 """driftline's detectors: arrays in, arrays out; no clock, no log, no file, no broker.
 
-    fit(reference columns)        -> Profile   what is compared with
-    summarize(profile, columns)   -> Panes     mergeable, next to the data
-    WindowBank.push(pane)         -> Windows   several sizes over the same panes
-    Detector.test(profile, windows) -> Outcomes
+fit(reference columns)        -> Profile   what is compared with
+summarize(profile, columns)   -> Panes     mergeable, next to the data
+WindowBank.push(pane)         -> Windows   several sizes over the same panes
+Detector.test(profile, windows) -> Outcomes
 """
 
 from .base import Detector, Effect, Outcome, detectors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -21,17 +22,19 @@ FEWEST_EXPECTED = 5.0
 class ChiSquared:
     """Are the categories of a feature as frequent as in the reference?
 
-    Pearson's X² on the table reference × window, without Yates' correction, at (classes - 1) degrees
-    of freedom. Values the reference never saw form one class, missing values one class, a class
-    empty in both samples is left out. Choose it for categories and booleans; with very many
+    Pearson's X² on the table reference × window, without Yates' correction, at (classes - 1)
+    degrees of freedom. Values the reference never saw form one class, missing values one class, a
+    class empty in both samples is left out. Choose it for categories and booleans; with very many
     categories it dilutes a change in a few of them.
 
     X² has its limit law only where no class is rare: one row of a new category among 500 would be
-    "p = 1e-5". So where a class is expected fewer than 5 times in either sample, drift is called only
-    if the table with its rare classes pooled says so too (`detail.pooled`); statistic and p-value
-    stay those of the whole table.
+    "p = 1e-5". So where a class is expected fewer than 5 times in either sample, drift is called
+    only if the table with its rare classes pooled says so too (`detail.pooled`); statistic and
+    p-value stay those of the whole table. A pool that is still rare is tested against the other
+    classes by Fisher's exact test, with one row fewer, so that many rows of a new category are
+    drift and one never is.
 
-    Source: Pearson (1900); Cochran (1954) for rare classes.
+    Source: Pearson (1900); Cochran (1954) for rare classes; Hosack et al. (2003) for the row fewer.
 
     >>> from driftline.detectors import Columns, WindowBank, fit, summarize
     >>> from driftline.schemas.units import parse_window
@@ -71,10 +74,13 @@ class _Layout:
         self.sizes = np.array([b - a for a, b in ranges])
         self.ends = np.cumsum(self.sizes)
         self.starts = self.ends - self.sizes
-        self.reference = np.concatenate([
-            np.append(f.counts, [0, f.missing]) for f in self.profiles if
-            isinstance(f, CategoricalProfile)
-        ]).astype(np.float64)  # fmt: skip
+        self.reference = np.concatenate(
+            [
+                np.append(f.counts, [0, f.missing])
+                for f in self.profiles
+                if isinstance(f, CategoricalProfile)
+            ]
+        ).astype(np.float64)
         self.n_reference = np.add.reduceat(self.reference, self.starts)
 
     def _spread(self, per_feature: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -99,12 +105,20 @@ class _Layout:
         pooled_p, pooled_classes = p, degrees + 1
         if n_rare.any():
             pooled_p, pooled_classes = self._pooled(observed, total, terms, rare, n_rare, share)
-        moved = np.abs(observed / self._spread(n_safe) - self.reference / self._spread(
-            self.n_reference))  # fmt: skip
+        moved = np.abs(
+            observed / self._spread(n_safe) - self.reference / self._spread(self.n_reference)
+        )
         return [
-            self._outcome(k, window, observed[a:b], statistic[k], int(degrees[k]), p[k],
-                          (pooled_p[k], int(pooled_classes[k])) if n_rare[k] else None,
-                          int(moved[a:b].argmax()))  # fmt: skip
+            self._outcome(
+                k,
+                window,
+                observed[a:b],
+                statistic[k],
+                int(degrees[k]),
+                p[k],
+                (pooled_p[k], int(pooled_classes[k])) if n_rare[k] else None,
+                int(moved[a:b].argmax()),
+            )
             for k, (a, b) in enumerate(zip(self.starts.tolist(), self.ends.tolist(), strict=True))
         ]
 
@@ -124,7 +138,8 @@ class _Layout:
         statistic = self._sums(np.where(rare, 0.0, terms)) + pool_terms
         classes = self._sums(((total > 0) & ~rare).astype(np.float64)) + (n_rare > 0)
         p = _p_values(classes - 1, statistic)
-        # A pool that is still rare takes in the next rarest classes, one feature at a time.
+        # A pool that is still rare takes in the next rarest classes, one feature at a time. That
+        # hides it behind them, so it is looked at alone as well; two looks, twice the smaller p.
         small = (n_rare > 0) & (pool_total * np.minimum(share, 1 - share) < FEWEST_EXPECTED)
         for k in np.flatnonzero(small).tolist():
             own = slice(self.starts[k], self.ends[k])
@@ -132,6 +147,10 @@ class _Layout:
             if pooled is not None:
                 _, degrees, p[k] = homogeneity(*pooled)
                 classes[k] = degrees + 1
+                before, now = int(pool_total[k] - pool_observed[k]), int(pool_observed[k])
+                n = int(observed[own].sum())
+                alone = pool_alone(int(self.n_reference[k]), before, n, now)
+                p[k] = min(1.0, 2.0 * min(p[k], alone))
         return p, classes
 
     def _outcome(
@@ -179,10 +198,13 @@ def _terms(
     """What each class adds to X²; 0 for one that is empty in both samples."""
     expected = total * share
     expected_reference = total * (1 - share)
-    safe, safe_reference = np.where(total > 0, expected, 1.0), np.where(
-        total > 0, expected_reference, 1.0
+    safe, safe_reference = (
+        np.where(total > 0, expected, 1.0),
+        np.where(total > 0, expected_reference, 1.0),
     )
-    return (observed - expected) ** 2 / safe + (reference - expected_reference) ** 2 / safe_reference
+    return (observed - expected) ** 2 / safe + (
+        reference - expected_reference
+    ) ** 2 / safe_reference
 
 
 def _p_values(
@@ -239,3 +261,23 @@ def pool_rare(
         np.append(reference[rest], reference[rare].sum()),
         np.append(observed[rest], observed[rare].sum()),
     )
+
+
+def pool_alone(n_reference: int, before: int, n: int, now: int) -> float:
+    """p of a rare pool of classes against all others: `before` of n_reference rows, `now` of n.
+
+    By Fisher's exact test, with one row of the pool fewer in the sample that has the larger share
+    of it: no single row can make the result, and what many rows make hardly changes.
+    """
+    if now * n_reference > before * n:
+        return fisher(n_reference, before, n - 1, now - 1)
+    return fisher(n_reference - 1, before - 1, n, now) if before else 1.0
+
+
+@lru_cache(maxsize=65_536)
+def fisher(n_reference: int, before: int, n: int, now: int) -> float:
+    """Two-sided p of Fisher's exact test: `before` of n_reference rows against `now` of n."""
+    from scipy import stats  # slow to load, and rarely needed
+
+    table = [[n_reference - before, before], [n - now, now]]
+    return float(stats.fisher_exact(np.array(table)).pvalue)

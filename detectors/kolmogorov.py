@@ -1,7 +1,7 @@
 """p-values of the two-sample Kolmogorov–Smirnov statistic, vectorised, equal to scipy's.
 
-scipy evaluates the limit law one value at a time in Python; a monitor needs it for every feature and
-window at every hop. The two regimes in which nearly all values fall are computed here on whole
+scipy evaluates the limit law one value at a time in Python; a monitor needs it for every feature
+and window at every hop. The two regimes in which nearly all values fall are computed here on whole
 arrays; the rest goes to scipy.
 """
 
@@ -28,8 +28,8 @@ def kolmogorov_sf(
         n: (k,) whole numbers ≥ 1. d: (k,) distances in [0, 1].
 
     Which method serves where follows Simard & L'Ecuyer (2011), "Computing the two-sided
-    Kolmogorov–Smirnov distribution", J. Stat. Software 39(11): for n > 140, twice the one-sided tail
-    (Miller) where n·d² ≥ 2.2, and the expansion of Pelz & Good (1976) between there and
+    Kolmogorov–Smirnov distribution", J. Stat. Software 39(11): for n > 140, twice the one-sided
+    tail (Miller) where n·d² ≥ 2.2, and the expansion of Pelz & Good (1976) between there and
     n·d^1.5 = 1.4.
 
     >>> kolmogorov_sf(np.array([500.0]), np.array([0.05])).round(6)
@@ -131,9 +131,9 @@ def _pelz_good_sf(
     at_g = np.exp(-g / (2 * z2))
     k0 = at_h.sum(0) / z
     k1 = ((h - z2) * at_h).sum(0) / (6 * z4)
-    k2 = (
-        (6 * z6 + 2 * z4 + (2 * z4 - 5 * z2) * h + (1 - 2 * z2) * h * h) * at_h
-    ).sum(0) / (72 * z6 * z) - (g * at_g).sum(0) / (36 * z2 * z)
+    k2 = ((6 * z6 + 2 * z4 + (2 * z4 - 5 * z2) * h + (1 - 2 * z2) * h * h) * at_h).sum(0) / (
+        72 * z6 * z
+    ) - (g * at_g).sum(0) / (36 * z2 * z)
     k3 = (
         (
             -30 * z6
@@ -189,8 +189,8 @@ def _split(n_reference: int, n_test: int, numerator: int) -> tuple[int, int]:
 
 
 class _Memo:
-    """p-values met before. Between windows of equal size D moves on a coarse grid, so a quiet stream
-    meets the same few values again and again. Bounded: emptied when full."""
+    """p-values met before. Between windows of equal size D moves on a coarse grid, so a quiet
+    stream meets the same few values again and again. Bounded: emptied when full."""
 
     limit = 200_000
 

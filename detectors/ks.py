@@ -27,8 +27,8 @@ class KolmogorovSmirnov:
     Finite values only: missing and infinite ones are counted, and `missing_rate` tests them.
 
     The statistic is computed from integer counts, so it is the one of the raw values; the p-value
-    is exact while n_reference·n_test ≤ 1,000,000, else by the limit law (`detail.method`). Cost: one
-    pass over the reference's distinct values per window, whatever the window holds.
+    is exact while n_reference·n_test ≤ 1,000,000, else by the limit law (`detail.method`). Cost:
+    one pass over the reference's distinct values per window, whatever the window holds.
 
     Source: Smirnov (1939); Hodges (1958) for the exact law; Simard & L'Ecuyer (2011).
 
@@ -62,13 +62,18 @@ class KolmogorovSmirnov:
         made = n_test > 0
         p = np.full(n_test.shape, np.nan)
         exact = np.zeros(n_test.shape, np.bool_)
-        p[made], exact[made] = two_sample_p_values(
-            n_reference[made], n_test[made], numerator[made]
-        )
+        p[made], exact[made] = two_sample_p_values(n_reference[made], n_test[made], numerator[made])
         d = numerator / np.maximum(n_reference * n_test, 1)
         return [
-            self._outcomes(profile, window, features, n_test[w].tolist(), d[w].tolist(),
-                           p[w].tolist(), exact[w].tolist())  # fmt: skip
+            self._outcomes(
+                profile,
+                window,
+                features,
+                n_test[w].tolist(),
+                d[w].tolist(),
+                p[w].tolist(),
+                exact[w].tolist(),
+            )
             for w, window in enumerate(windows)
         ]
 
@@ -103,11 +108,14 @@ class KolmogorovSmirnov:
                 detail["statistic_error"] = f.resolution
             effect, mean = None, window.mean(index, n)
             if mean is not None:
-                effect = Effect("mean_shift", (mean - f.mean) / f.sd,
-                                "reference standard deviations", f.mean, mean)  # fmt: skip
-            outcomes.append(
-                Outcome(index, distances[j], p_values[j], effect=effect, detail=detail)
-            )
+                effect = Effect(
+                    "mean_shift",
+                    (mean - f.mean) / f.sd,
+                    "reference standard deviations",
+                    f.mean,
+                    mean,
+                )
+            outcomes.append(Outcome(index, distances[j], p_values[j], effect=effect, detail=detail))
         return outcomes
 
 
@@ -134,8 +142,13 @@ class _Reference:
         through = value[-1].copy()
         before = np.concatenate([[0], through[:-1]])
         before[layout.first_block] = 0
-        self._wide = {"n": n_per_block, "gap": gap, "value": value, "through": through,
-                      "before": before}  # fmt: skip
+        self._wide = {
+            "n": n_per_block,
+            "gap": gap,
+            "value": value,
+            "through": through,
+            "before": before,
+        }
         self._narrow = {name: a.astype(np.int32) for name, a in self._wide.items()}
 
     def arrays(self, largest_n_test: int) -> dict[str, npt.NDArray[Any]]:
@@ -175,8 +188,15 @@ def largest_distances(
     bound = np.maximum(high - n * known["before"], reference_high - n_reference * before)
     scan = np.flatnonzero(bound > np.repeat(best, layout.n_blocks))
     if len(scan):
-        most = _scan(gaps[:, scan], values[:, scan] if met[scan].any() else None, before[scan],
-                     n_reference[scan], n[scan], known["gap"][:, scan], known["value"][:, scan])  # fmt: skip
+        most = _scan(
+            gaps[:, scan],
+            values[:, scan] if met[scan].any() else None,
+            before[scan],
+            n_reference[scan],
+            n[scan],
+            known["gap"][:, scan],
+            known["value"][:, scan],
+        )
         feature = np.searchsorted(layout.first_block, scan, "right") - 1
         np.maximum.at(best, feature, most)
     return n_test, best.astype(np.int64)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
+
 from .base import Effect, Outcome
-from .chi_squared import FEWEST_EXPECTED, homogeneity
+from .chi_squared import FEWEST_EXPECTED, fisher, homogeneity
 from .profile import Kind, NumericProfile, Profile
 from .windows import Window
 
@@ -18,8 +18,8 @@ class MissingRate:
 
     The tests of a distribution look at the values that are there; a sensor that falls silent, or a
     pipeline that begins to send NaN, they cannot see. Missing and non-finite values together are
-    compared with the reference's in a 2 × 2 table: by chi-squared, or by Fisher's exact test where a
-    cell is expected fewer than 5 times (`detail.method`); the statistic is the difference of the
+    compared with the reference's in a 2 × 2 table: by chi-squared, or by Fisher's exact test where
+    a cell is expected fewer than 5 times (`detail.method`); the statistic is the difference of the
     shares. Categorical features need no such test: missing is one of their classes.
 
     Source: Fisher (1922), Pearson (1900); Cochran (1954) for the choice between them.
@@ -66,15 +66,7 @@ def _p_value(n_reference: int, absent_before: int, n: int, absent: int) -> tuple
     total = n_reference + n
     rarer = min(absent_before + absent, total - absent_before - absent)
     if rarer * min(n_reference, n) / total < FEWEST_EXPECTED:
-        return _fisher(n_reference, absent_before, n, absent), "fisher"
+        return fisher(n_reference, absent_before, n, absent), "fisher"
     reference = np.array([n_reference - absent_before, absent_before], np.float64)
     observed = np.array([n - absent, absent], np.float64)
     return homogeneity(reference, observed)[2], "chi_squared"
-
-
-@lru_cache(maxsize=65_536)
-def _fisher(n_reference: int, absent_before: int, n: int, absent: int) -> float:
-    from scipy import stats  # slow to load, and rarely needed
-
-    table = [[n_reference - absent_before, absent_before], [n - absent, absent]]
-    return float(stats.fisher_exact(np.array(table)).pvalue)

@@ -80,9 +80,13 @@ def summarize_numeric(
                 hit = tally > 0
                 at = np.broadcast_to(table.special + which, tally.shape)[hit]
                 parts.append(
-                    Entries(features, hit.astype(np.int64), at.astype(np.int32),
-                            tally[hit].astype(np.int32))
-                )  # fmt: skip
+                    Entries(
+                        features,
+                        hit.astype(np.int64),
+                        at.astype(np.int32),
+                        tally[hit].astype(np.int32),
+                    )
+                )
     # In order, equal cells become runs to be counted, and the ranking's memory accesses are local.
     edges = bounds.tolist()
     for a, b in pairwise(edges):
@@ -138,9 +142,7 @@ def summarize_numeric(
     return NumericSummary(parts, sums, low + 0.0, high + 0.0)
 
 
-def _fixed_point(
-    table: Table, x: npt.NDArray[np.float64], out: npt.NDArray[np.int64]
-) -> bool:
+def _fixed_point(table: Table, x: npt.NDArray[np.float64], out: npt.NDArray[np.int64]) -> bool:
     """Distances from the reference means in fixed point, 0 for what is too far away or not finite;
     whether there was any such."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -104,9 +104,7 @@ class Pane:
     versions: dict[str, int] = field(default_factory=dict)
 
 
-def summarize(
-    profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64]
-) -> list[Pane]:
+def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64]) -> list[Pane]:
     """The panes of a batch of events.
 
     Args:
@@ -186,8 +184,9 @@ def _lookup(f: CategoricalProfile) -> dict[Any, int]:
     if f.kind == "boolean":
         codes = {name: table[to] for name, to in BOOLEAN_NAMES.items() if to in table}
         table |= codes
-        table |= {flag: table[name] for flag, name in ((True, "true"), (False, "false"))
-                  if name in table}  # fmt: skip
+        table |= {
+            flag: table[name] for flag, name in ((True, "true"), (False, "false")) if name in table
+        }
     else:
         # Not 0 and 1: to a dict they are the keys False and True, which are other categories.
         numbers = [c for c in f.categories if c.isdecimal() and c == str(int(c)) and int(c) > 1]
@@ -268,8 +267,7 @@ def _versions(
     listed = versions if order is None else [versions[i] for i in order.tolist()]
     edges = bounds.tolist()
     return [
-        sample_names(Counter(v for v in listed[a:b] if v is not None))
-        for a, b in pairwise(edges)
+        sample_names(Counter(v for v in listed[a:b] if v is not None)) for a, b in pairwise(edges)
     ]
 
 
@@ -279,8 +277,19 @@ class OpenPane:
     Memory is at most one count per cell of the profile, however many parts come.
     """
 
-    __slots__ = ("_dense", "_parts", "_pending", "events", "high", "low", "profile", "start_ms",
-                 "sums", "unseen", "versions")  # fmt: skip
+    __slots__ = (
+        "_dense",
+        "_parts",
+        "_pending",
+        "events",
+        "high",
+        "low",
+        "profile",
+        "start_ms",
+        "sums",
+        "unseen",
+        "versions",
+    )
 
     def __init__(self, profile: Profile, start_ms: int) -> None:
         self.profile = profile
@@ -328,8 +337,17 @@ class OpenPane:
             np.add.at(counts, inverse, np.concatenate([k for _, k in self._parts]))
         else:
             cells, counts = np.empty(0, np.int32), np.empty(0, np.int32)
-        return Pane(self.start_ms, self.events, cells, counts, self.sums, self.low, self.high,
-                    self.unseen, self.versions)  # fmt: skip
+        return Pane(
+            self.start_ms,
+            self.events,
+            cells,
+            counts,
+            self.sums,
+            self.low,
+            self.high,
+            self.unseen,
+            self.versions,
+        )
 
 
 def merge(profile: Profile, panes: Iterable[Pane]) -> list[Pane]:

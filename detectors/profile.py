@@ -172,17 +172,30 @@ class Profile:
                 arrays[f"{i}.values"] = f.values
                 arrays[f"{i}.through_gap"] = f.through_gap
                 arrays[f"{i}.through_value"] = f.through_value
-                meta.append({
-                    "name": f.name, "kind": f.kind, "n": f.n, "missing": f.missing, "nan": f.nan,
-                    "pos_inf": f.pos_inf, "neg_inf": f.neg_inf, "mean": f.mean, "sd": f.sd,
-                    "resolution": f.resolution,
-                })  # fmt: skip
+                meta.append(
+                    {
+                        "name": f.name,
+                        "kind": f.kind,
+                        "n": f.n,
+                        "missing": f.missing,
+                        "nan": f.nan,
+                        "pos_inf": f.pos_inf,
+                        "neg_inf": f.neg_inf,
+                        "mean": f.mean,
+                        "sd": f.sd,
+                        "resolution": f.resolution,
+                    }
+                )
             else:
                 arrays[f"{i}.counts"] = f.counts
-                meta.append({
-                    "name": f.name, "kind": f.kind, "categories": list(f.categories),
-                    "missing": f.missing,
-                })  # fmt: skip
+                meta.append(
+                    {
+                        "name": f.name,
+                        "kind": f.kind,
+                        "categories": list(f.categories),
+                        "missing": f.missing,
+                    }
+                )
         return {"format": FORMAT, "n_rows": self.n_rows, "features": meta}, arrays
 
     @staticmethod
@@ -208,9 +221,14 @@ class Profile:
                     through_value = np.asarray(arrays[f"{i}.through_value"], np.int64)
                     _check_length(f"{i}.through_gap", through_gap, len(values) + 1)
                     _check_length(f"{i}.through_value", through_value, len(values))
-                    features.append(NumericProfile(
-                        values=values, through_gap=through_gap, through_value=through_value, **own
-                    ))  # fmt: skip
+                    features.append(
+                        NumericProfile(
+                            values=values,
+                            through_gap=through_gap,
+                            through_value=through_value,
+                            **own,
+                        )
+                    )
                 else:
                     own["categories"] = tuple(own["categories"])
                     counts = np.asarray(arrays[f"{i}.counts"], np.int64)
@@ -245,6 +263,8 @@ def category_name(value: Scalar) -> str | None:
     >>> [category_name(v) for v in ("ES", 3, 3.0, 2.5, True, None, float("nan"))]
     ['ES', '3', '3', '2.5', 'true', None, None]
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None:
         return None
     if isinstance(value, str):
@@ -264,8 +284,11 @@ def category_name(value: Scalar) -> str | None:
 
 
 BOOLEAN_NAMES: Final[Mapping[str, str]] = {
-    "true": "true", "false": "false", "1": "true", "0": "false",
-}  # fmt: skip
+    "true": "true",
+    "false": "false",
+    "1": "true",
+    "0": "false",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,25 @@ class Ranker:
     """Ranks values by guide tables instead of binary searches (Chen & Asau 1974).
 
     The range of each feature's reference is cut into equal buckets; a table says how many reference
-    values lie in earlier buckets. That count never exceeds a value's rank, and rarely falls short by
-    more than one or two, so two vectorised corrections settle nearly all values and a binary search
-    the rest. The tables of all features lie end to end, so one pass serves all of them.
+    values lie in earlier buckets. That count never exceeds a value's rank, and rarely falls short
+    by more than one or two, so two vectorised corrections settle nearly all values and a binary
+    search the rest. The tables of all features lie end to end, so one pass serves all of them.
 
     Args:
         references: per feature (U,) float64, sorted, distinct, finite, at least one value.
     """
 
-    __slots__ = ("_below", "_bucket_offset", "_first", "_last", "_last_bucket", "_low", "_scale",
-                 "_values", "references")  # fmt: skip
+    __slots__ = (
+        "_below",
+        "_bucket_offset",
+        "_first",
+        "_last",
+        "_last_bucket",
+        "_low",
+        "_scale",
+        "_values",
+        "references",
+    )
 
     def __init__(self, references: Sequence[npt.NDArray[np.float64]]) -> None:
         self.references = tuple(references)

@@ -1,8 +1,8 @@
 """Windows of several sizes over one run of panes.
 
-Each window keeps one count per cell of the profile, to which a pane is added when it closes and from
-which it is taken when it leaves: the cost of a hop follows from what enters and leaves, not from
-what is inside.
+Each window keeps one count per cell of the profile, to which a pane is added when it closes and
+from which it is taken when it leaves: the cost of a hop follows from what enters and leaves, not
+from what is inside.
 """
 
 from __future__ import annotations
@@ -31,8 +31,19 @@ class Window:
     The arrays are the window's own and change with the next pane: a detector reads, never keeps.
     """
 
-    __slots__ = ("_bank", "_emitted", "_first", "_last", "end_ms", "events", "label", "spec",
-                 "start_ms", "store", "sums")  # fmt: skip
+    __slots__ = (
+        "_bank",
+        "_emitted",
+        "_first",
+        "_last",
+        "end_ms",
+        "events",
+        "label",
+        "spec",
+        "start_ms",
+        "store",
+        "sums",
+    )
 
     def __init__(self, bank: WindowBank, spec: WindowSpec) -> None:
         self._bank = bank
@@ -96,9 +107,7 @@ class Window:
         while self._last < bank.dropped + len(bank.kept):
             self._apply(bank.kept[self._last - bank.dropped], +1)
             self._last += 1
-        oldest = end_ms - (
-            self.spec.size_ms if isinstance(self.spec, TimeWindow) else retention_ms
-        )
+        oldest = end_ms - (self.spec.size_ms if isinstance(self.spec, TimeWindow) else retention_ms)
         while self._first < self._last:
             pane = bank.kept[self._first - bank.dropped]
             surplus = isinstance(self.spec, EventWindow) and (
@@ -193,9 +202,16 @@ class WindowBank:
         if pane is not None:
             places = self.layout.position[pane.cells]
             self.kept.append(
-                Kept(pane.start_ms, pane.events, places, pane.counts, pane.sums, pane.unseen,
-                     pane.versions)
-            )  # fmt: skip
+                Kept(
+                    pane.start_ms,
+                    pane.events,
+                    places,
+                    pane.counts,
+                    pane.sums,
+                    pane.unseen,
+                    pane.versions,
+                )
+            )
         due: list[Window] = []
         for window in self.windows:
             if window._due(end_ms, pane is not None):

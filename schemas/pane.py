@@ -116,8 +116,13 @@ class Delta:
             )
             fits = delta._fits()
         except (
-            KeyError, TypeError, ValueError, IndexError, AttributeError, SafetensorError
-        ) as error:  # fmt: skip
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            SafetensorError,
+        ) as error:
             raise EventError(
                 "bad_pane",
                 f"not a pane delta ({type(error).__name__}: {error}); only driftline's ingest may "
@@ -135,9 +140,10 @@ class Delta:
         """Whether the arrays are such as `encode` writes, and fit together."""
         parts, entries, features = len(self.start_ms), len(self.cells), self.lengths.shape[-1]
         kinds = {
-            "i8": (self.start_ms, self.events, self.sums), "f8": (self.low, self.high),
+            "i8": (self.start_ms, self.events, self.sums),
+            "f8": (self.low, self.high),
             "u": (self.lengths, self.cells, self.counts),
-        }  # fmt: skip
+        }
         return (
             all(a.dtype.str[1:].startswith(kind) for kind, of in kinds.items() for a in of)
             and self.start_ms.shape == self.events.shape == (parts,)
@@ -152,15 +158,17 @@ class Delta:
             and not bool((self.events < 0).any())
             and all(type(k) is type(v) is str for k, v in self.segment.items())
             and all(
-                type(p) is type(f) is type(n) is int and type(name) is str
-                and 0 <= p < parts and 0 <= f < features
+                type(p) is type(f) is type(n) is int
+                and type(name) is str
+                and 0 <= p < parts
+                and 0 <= f < features
                 for p, f, name, n in self.unseen
             )
             and all(
                 type(p) is type(n) is int and type(name) is str and 0 <= p < parts
                 for p, name, n in self.versions
             )
-        )  # fmt: skip
+        )
 
     def split(self, max_bytes: int = MAX_DELTA_BYTES) -> Iterator[Delta]:
         """The same as messages of at most `max_bytes`: a sum stays a sum however it is cut.
@@ -180,23 +188,36 @@ class Delta:
         """Bytes that the encoding has at most."""
         labels = (self.model, self.profile, *self.segment.keys(), *self.segment.values())
         return (
-            1024 + 7 * sum(len(label.encode()) for label in labels)
-            + _names_size(self.unseen) + _names_size(self.versions)
-            + 16 * len(self.start_ms) + 4 * self.lengths.size + 8 * len(self.cells)
-            + 8 * self.sums.size + 16 * self.low.size
-        )  # fmt: skip
+            1024
+            + 7 * sum(len(label.encode()) for label in labels)
+            + _names_size(self.unseen)
+            + _names_size(self.versions)
+            + 16 * len(self.start_ms)
+            + 4 * self.lengths.size
+            + 8 * len(self.cells)
+            + 8 * self.sums.size
+            + 16 * self.low.size
+        )
 
     def _parts(self, first: int, last: int) -> Delta:
         ends = self.lengths.sum(axis=1).cumsum()
         a = int(ends[first - 1]) if first else 0
         b = int(ends[last - 1])
         return Delta(
-            self.model, self.segment, self.profile, self.start_ms[first:last],
-            self.events[first:last], self.lengths[first:last], self.cells[a:b], self.counts[a:b],
-            self.sums[first:last], self.low[first:last], self.high[first:last],
+            self.model,
+            self.segment,
+            self.profile,
+            self.start_ms[first:last],
+            self.events[first:last],
+            self.lengths[first:last],
+            self.cells[a:b],
+            self.counts[a:b],
+            self.sums[first:last],
+            self.low[first:last],
+            self.high[first:last],
             [(p - first, f, n, c) for p, f, n, c in self.unseen if first <= p < last],
             [(p - first, n, c) for p, n, c in self.versions if first <= p < last],
-        )  # fmt: skip
+        )
 
     def _pieces(self, max_bytes: int) -> Iterator[Delta]:
         """One part in pieces; the first has the totals."""
@@ -224,12 +245,20 @@ class Delta:
     ) -> Delta:
         lengths = np.clip(ends, first, last) - np.clip(begins, first, last)
         return Delta(
-            self.model, self.segment, self.profile, self.start_ms,
-            self.events if totals else np.zeros_like(self.events), lengths[np.newaxis],
-            self.cells[first:last], self.counts[first:last],
-            self.sums if totals else np.zeros_like(self.sums), self.low, self.high,
-            unseen, versions,
-        )  # fmt: skip
+            self.model,
+            self.segment,
+            self.profile,
+            self.start_ms,
+            self.events if totals else np.zeros_like(self.events),
+            lengths[np.newaxis],
+            self.cells[first:last],
+            self.counts[first:last],
+            self.sums if totals else np.zeros_like(self.sums),
+            self.low,
+            self.high,
+            unseen,
+            versions,
+        )
 
 
 def _names_size(names: Sequence[tuple[Any, ...]]) -> int:
@@ -286,19 +315,23 @@ class Progress:
     partitions: Sequence[PartitionProgress]
 
     def encode(self) -> bytes:
-        return orjson.dumps({
-            "format": FORMAT,
-            "topic": self.topic,
-            "n_partitions": self.n_partitions,
-            "partitions": [
-                {
-                    "partition": p.partition, "offset": p.offset,
-                    "event_time_ms": p.event_time_ms, "idle": p.idle,
-                    "counts": dict(p.counts or {}),
-                }
-                for p in self.partitions
-            ],
-        })  # fmt: skip
+        return orjson.dumps(
+            {
+                "format": FORMAT,
+                "topic": self.topic,
+                "n_partitions": self.n_partitions,
+                "partitions": [
+                    {
+                        "partition": p.partition,
+                        "offset": p.offset,
+                        "event_time_ms": p.event_time_ms,
+                        "idle": p.idle,
+                        "counts": dict(p.counts or {}),
+                    }
+                    for p in self.partitions
+                ],
+            }
+        )
 
     @staticmethod
     def decode(raw: bytes) -> Progress:
@@ -312,13 +345,15 @@ class Progress:
                 int(data["n_partitions"]),
                 [
                     PartitionProgress(
-                        int(p["partition"]), int(p["offset"]),
+                        int(p["partition"]),
+                        int(p["offset"]),
                         None if p["event_time_ms"] is None else int(p["event_time_ms"]),
-                        bool(p["idle"]), {str(k): int(v) for k, v in p["counts"].items()},
+                        bool(p["idle"]),
+                        {str(k): int(v) for k, v in p["counts"].items()},
                     )
                     for p in data["partitions"]
                 ],
-            )  # fmt: skip
+            )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise EventError(
                 "bad_pane",

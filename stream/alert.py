@@ -162,9 +162,7 @@ def _prepare_changelog(config: Config, changelog: str) -> int:
     """Partitions of the drift topic, once the changelog is there and fits to it."""
     partitions = partition_count(config, config.topics.drift)
     client = admin(config)
-    new = NewTopic(
-        changelog, partitions, config.topics.replication_factor, config=CHANGELOG_CONFIG
-    )
+    new = NewTopic(changelog, partitions, config.topics.replication_factor, config=CHANGELOG_CONFIG)
     try:
         client.create_topics([new])[changelog].result(BROKER_TIMEOUT_S)
         return partitions

@@ -181,9 +181,7 @@ def _join(
     return _firing_row(floor, raised), _alert(raised, verdict, "severity_raised")
 
 
-def _resolve(
-    firing: Firing, verdict: Mapping[str, Any], resolve_after: int
-) -> tuple[Row, Alert]:
+def _resolve(firing: Firing, verdict: Mapping[str, Any], resolve_after: int) -> tuple[Row, Alert]:
     # The verdict's own window ends last, unless one series lags behind another.
     ends = (series["last"] for series in firing["series"].values())
     latest = max(verdict["window"]["end"], firing["starts_at"], *ends)

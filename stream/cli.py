@@ -135,16 +135,23 @@ def fit(
         fitted = fit_rows(rows, source)
         save(fitted.reference, wanted.reference)
         whole = fitted.reference.whole
-        results.append({
-            "model": name, "reference": wanted.reference, "id": whole.id, "rows": rows.n,
-            "refused": rows.refused, "reasons": rows.reasons, "other_models": rows.others,
-            "features": {f.name: f.kind for f in whole.features},
-            "segments": [dict(s) for s, _ in fitted.reference.units.values() if s],
-            "left_out": [
-                {"unit": unit, "column": entry.name, "reason": entry.reason}
-                for unit, entry in fitted.left_out
-            ],
-        })  # fmt: skip
+        results.append(
+            {
+                "model": name,
+                "reference": wanted.reference,
+                "id": whole.id,
+                "rows": rows.n,
+                "refused": rows.refused,
+                "reasons": rows.reasons,
+                "other_models": rows.others,
+                "features": {f.name: f.kind for f in whole.features},
+                "segments": [dict(s) for s, _ in fitted.reference.units.values() if s],
+                "left_out": [
+                    {"unit": unit, "column": entry.name, "reason": entry.reason}
+                    for unit, entry in fitted.left_out
+                ],
+            }
+        )
     if json:
         print(orjson.dumps(results, option=orjson.OPT_INDENT_2).decode())
         return
@@ -157,18 +164,26 @@ def _show_fit(result: dict[str, Any]) -> None:
     kinds: dict[str, list[str]] = {}
     for name, kind in result["features"].items():
         kinds.setdefault(kind, []).append(name)
-    out.print(f"[bold]{result['model']}[/]: {result['rows']:,} reference rows → "
-              f"{result['reference']} ({result['id'][:12]})")  # fmt: skip
+    out.print(
+        f"[bold]{result['model']}[/]: {result['rows']:,} reference rows → "
+        f"{result['reference']} ({result['id'][:12]})"
+    )
     for kind, names in kinds.items():
         out.print(f"  {kind:<12} {', '.join(names)}", markup=False, highlight=False)
     if result["segments"]:
         out.print(f"  segments     {len(result['segments'])}")
     for entry in result["left_out"]:
-        out.print(f"  left out     {entry['column']} of {entry['unit']}: {entry['reason']}",
-                  markup=False, highlight=False)  # fmt: skip
+        out.print(
+            f"  left out     {entry['column']} of {entry['unit']}: {entry['reason']}",
+            markup=False,
+            highlight=False,
+        )
     if result["refused"]:
-        out.print(f"  refused      {result['refused']:,} messages, the first: "
-                  f"{result['reasons'][0]}", markup=False, highlight=False)  # fmt: skip
+        out.print(
+            f"  refused      {result['refused']:,} messages, the first: {result['reasons'][0]}",
+            markup=False,
+            highlight=False,
+        )
 
 
 @app.command()
@@ -238,13 +253,15 @@ def replay(
     findings = Findings()
     publisher = _Publisher(loaded) if publish else None
     columns = [
-        TextColumn("replay"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("replay"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.completed:,.0f} events, {task.fields[rate]:,.0f}/s"),
         TimeRemainingColumn(),
-    ]  # fmt: skip
+    ]
     with (
         Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
-        (open(out, "wb") if out is not None else nullcontext()) as file,
+        open(out, "wb") if out is not None else nullcontext() as file,
     ):
         task = bar.add_task("", total=None, rate=0.0)
         for verdict in work.run(_watched(batches, bar, task, work)):

@@ -220,11 +220,13 @@ def ensure_topics(config: Config, *, needs_ms: int | None = None) -> None:
     missing = [name for name in wanted if name not in there]
     new = [
         NewTopic(
-            name, num_partitions=topics.partitions, replication_factor=topics.replication_factor,
+            name,
+            num_partitions=topics.partitions,
+            replication_factor=topics.replication_factor,
             config=wanted[name],
         )
         for name in missing
-    ]  # fmt: skip
+    ]
     for name, future in (client.create_topics(new, operation_timeout=30) if new else {}).items():
         try:
             future.result()

@@ -126,9 +126,7 @@ class Decoder:
         for i, value in enumerate(values):
             try:
                 if value is None:
-                    raise EventError(
-                        Reason.TOMBSTONE, "the message has no value; an event has one"
-                    )
+                    raise EventError(Reason.TOMBSTONE, "the message has no value; an event has one")
                 if len(value) > limit:
                     raise EventError(
                         Reason.TOO_LARGE,
@@ -182,7 +180,8 @@ class Decoder:
             except (msgspec.ValidationError, OverflowError):
                 if name == "id":
                     return EventError(
-                        Reason.BAD_ID, f"{show_path(path)} is {show_value(found)}; an id is a string"
+                        Reason.BAD_ID,
+                        f"{show_path(path)} is {show_value(found)}; an id is a string",
                     )
                 if name == "ts":
                     return _bad_time(found, path)
@@ -234,10 +233,13 @@ class Decoder:
         if len(parents) == 1:
             # All beside each other: step into their object once.
             [parent] = parents
-            holders = self._over(attrgetter(parent), events) if parent else events
+            holders = list(self._over(attrgetter(parent), events) if parent else events)
+            if not all(holders):  # a struct is true, null is not
+                for event in events:
+                    self._fill(event)
+                holders = list(map(attrgetter(parent), events))
             inner = [a.rpartition(".")[2] for a in attributes]
-            holder_type = next(iter(holders := list(holders))).__class__
-            if tuple(inner) == holder_type.__struct_fields__:
+            if tuple(inner) == holders[0].__struct_fields__:
                 return map(msgspec.structs.astuple, holders)
             get: Callable[[Any], Any] = attrgetter(*inner)
             single = len(inner) == 1
@@ -328,13 +330,20 @@ def parse_json(value: bytes) -> Any:
 
 def _json_type(value: Any) -> str:
     names = {
-        str: "string", bool: "boolean", int: "number", float: "number", list: "list",
-        dict: "object", type(None): "null",
-    }  # fmt: skip
+        str: "string",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        list: "list",
+        dict: "object",
+        type(None): "null",
+    }
     return names.get(type(value), type(value).__name__)
 
 
-def event_times(values: Sequence[Any]) -> tuple[npt.NDArray[np.int64], list[tuple[int, EventError]]]:
+def event_times(
+    values: Sequence[Any],
+) -> tuple[npt.NDArray[np.int64], list[tuple[int, EventError]]]:
     """Event times in epoch milliseconds from ISO-8601 strings or epoch milliseconds, mixed.
 
     Returns:
@@ -418,14 +427,22 @@ def _iso_times(values: Sequence[str], length: int) -> npt.NDArray[np.int64] | No
     if (text[:, ~is_digit] != at[~is_digit]).any() or digits.min() < 0 or digits.max() > 9:
         return None
     year = digits[:, 0] * 1000 + digits[:, 1] * 100 + digits[:, 2] * 10 + digits[:, 3]
-    month, day, hour, minute, second = (digits[:, i] * 10 + digits[:, i + 1] for i in range(4, 14, 2))
+    month, day, hour, minute, second = (
+        digits[:, i] * 10 + digits[:, i + 1] for i in range(4, 14, 2)
+    )
     month_start = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
     first = month_start.astype("datetime64[D]").astype(np.int64)
     n_days = (month_start + 1).astype("datetime64[D]").astype(np.int64) - first
     valid = (
-        (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= n_days)
-        & (hour < 24) & (minute < 60) & (second < 60)
-    )  # fmt: skip
+        (year >= 1)
+        & (month >= 1)
+        & (month <= 12)
+        & (day >= 1)
+        & (day <= n_days)
+        & (hour < 24)
+        & (minute < 60)
+        & (second < 60)
+    )
     if not valid.all():
         return None
     seconds = (first + day - 1) * 86_400 + hour * 3600 + minute * 60 + second

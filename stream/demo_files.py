@@ -14,7 +14,6 @@ from .demo_data import FEBRUARY_MS, MODEL, PACKAGE, DelayModel, Year, events
 from .fit import collect, fit_rows
 from .profiles import Reference, save
 
-DEFAULT: Final = Path("driftline-demo")
 INPUT_TOPIC: Final = "flights"
 INPUT_PARTITIONS: Final = 2
 CONFIG: Final = "driftline.yaml"
@@ -95,23 +94,20 @@ def check(directory: Path) -> None:
     Raises DriftlineError: it may not, or cannot.
     """
     try:
-        text = (directory / CONFIG).read_text(encoding="utf-8")
+        directory.mkdir(parents=True, exist_ok=True)
+        text = (directory / CONFIG).read_bytes()
     except FileNotFoundError:
-        text = _MARK
-    except (OSError, UnicodeDecodeError) as error:
-        raise DriftlineError(f"{directory / CONFIG}: cannot be read ({error})") from error
-    if not text.startswith(_MARK):
+        return
+    except OSError as error:
+        raise DriftlineError(
+            f"{directory}: the demo cannot leave its files there ({error.strerror});"
+            " choose another folder with --directory"
+        ) from error
+    if not text.startswith(_MARK.encode()):
         raise DriftlineError(
             f"{directory / CONFIG} was not written by the demo, which would replace it;"
             " choose another folder with --directory, or move the file"
         )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DriftlineError(
-            f"{directory}: the demo cannot write there ({error.strerror});"
-            " choose another folder with --directory"
-        ) from error
 
 
 def write(directory: Path, servers: str, january: Sequence[bytes]) -> Files:

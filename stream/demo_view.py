@@ -188,7 +188,7 @@ def _short(value: float) -> str:
     """Three digits, and four decimals at most: 1,015, 36.5, 0.0021, 0."""
     if abs(value) >= 0.1:
         return wording.number(value)
-    return f"{value:.4f}".rstrip("0").rstrip(".")or "0"
+    return f"{value:.4f}".rstrip("0").rstrip(".") or "0"
 
 
 def _value(verdict: Mapping[str, Any]) -> str:

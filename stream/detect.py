@@ -21,7 +21,7 @@ from ..schemas.errors import EventError
 from ..schemas.pane import KIND_HEADER, PROGRESS, Delta, Progress
 from .clients import Aborted, Transactions, consumer, ensure_topics, instance_name
 from .config import Config
-from .ingest import raise_unless_passing, committed, dead_letter
+from .ingest import committed, dead_letter, raise_unless_passing
 from .monitor import START, Mark, Monitor, Verdict
 from .profiles import Reference
 
@@ -66,9 +66,11 @@ class Detect:
             )
             try:
                 self._consumer.subscribe(
-                    [self.config.topics.panes], on_assign=self._assigned, on_revoke=self._revoked,
+                    [self.config.topics.panes],
+                    on_assign=self._assigned,
+                    on_revoke=self._revoked,
                     on_lost=self._revoked,
-                )  # fmt: skip
+                )
                 log.info("detect %s reads %s", name, self.config.topics.panes)
                 gc.freeze()
                 while not self.stop():
@@ -124,15 +126,22 @@ class Detect:
         times as many."""
         for profile, n in partition.monitor.foreign.items():
             if n > 10 * self._said.get(profile, 0):
-                log.warning("%d pane deltas were made against profile %s, which is not the "
-                            "reference configured here; restart ingest and detect with one "
-                            "reference", n, profile)  # fmt: skip
+                log.warning(
+                    "%d pane deltas were made against profile %s, which is not the "
+                    "reference configured here; restart ingest and detect with one "
+                    "reference",
+                    n,
+                    profile,
+                )
                 self._said[profile] = n
         dropped = partition.monitor.dropped_events
         where = f"dropped {partition.number}"
         if dropped > 10 * self._said.get(where, 0):
-            log.warning("%d events came for panes that had closed while their partition was taken "
-                        "for idle; raise idle_after if producers pause for longer", dropped)  # fmt: skip
+            log.warning(
+                "%d events came for panes that had closed while their partition was taken "
+                "for idle; raise idle_after if producers pause for longer",
+                dropped,
+            )
             self._said[where] = dropped
 
     def _messages(
@@ -153,9 +162,11 @@ class Detect:
             "mark": partition.monitor.mark(partition.position).to_json(),
         }
         yield {
-            "topic": topics.state, "partition": partition.number,
-            "key": self._state_key(partition.number), "value": orjson.dumps(state),
-        }  # fmt: skip
+            "topic": topics.state,
+            "partition": partition.number,
+            "key": self._state_key(partition.number),
+            "value": orjson.dumps(state),
+        }
 
     def _state_key(self, number: int) -> bytes:
         return f"{self.config.group}/detect/{self.config.topics.panes}/{number}".encode()
@@ -173,14 +184,22 @@ class Detect:
                 else:
                     log.warning(
                         "%s[%d]: the state does not belong to the committed offset %d (%s); reading "
-                        "the partition again from its beginning", at.topic, number, at.offset,
+                        "the partition again from its beginning",
+                        at.topic,
+                        number,
+                        at.offset,
                         "none found" if state is None else f"it is of {state['position']}",
-                    )  # fmt: skip
+                    )
             monitor = Monitor(self.config, self.references, mark)
             self.partitions[number] = _Partition(number, monitor, resume, mark.offset)
             begin.append(TopicPartition(at.topic, number, mark.offset))
-            log.info("detect takes over %s[%d] at %d, reading again from %d",
-                     at.topic, number, resume, mark.offset)  # fmt: skip
+            log.info(
+                "detect takes over %s[%d] at %d, reading again from %d",
+                at.topic,
+                number,
+                resume,
+                mark.offset,
+            )
         consumer.assign(begin)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -81,8 +81,9 @@ def faust_settings(properties: Mapping[str, Any]) -> dict[str, Any]:
 def _brokers(servers: str) -> list[str]:
     """`kafka://host:port` of each server; a protocol before a host (`SSL://`) is left out."""
     hosts = (server.strip().rpartition("://")[2] for server in servers.split(","))
-    return [f"kafka://{host}" if _has_port(host) else f"kafka://{host}:{DEFAULT_PORT}"
-            for host in hosts]
+    return [
+        f"kafka://{host}" if _has_port(host) else f"kafka://{host}:{DEFAULT_PORT}" for host in hosts
+    ]
 
 
 def _has_port(host: str) -> bool:

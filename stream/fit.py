@@ -61,9 +61,7 @@ class Rows:
             if len(column) < self.n:
                 column.append(None)
         if self.model.segment_by:
-            self.segments.append(
-                tuple(category_name(value) or "" for value in segment)
-            )
+            self.segments.append(tuple(category_name(value) or "" for value in segment))
 
     def _at(self, event: Mapping[str, Any], name: str) -> Any:
         path = (self.model.input.fields or {}).get(name, (name,))
@@ -73,9 +71,9 @@ class Rows:
                 return None
             if not isinstance(found, dict):
                 raise EventError(
-                    "wrong_type", f"{show_path(path[:depth])} is not an object, so there is no "
-                    f"{show_path(path)}",
-                )  # fmt: skip
+                    "wrong_type",
+                    f"{show_path(path[:depth])} is not an object, so there is no {show_path(path)}",
+                )
             found = found.get(key)
         return found
 
@@ -94,7 +92,7 @@ class Rows:
             for name in ("id", "ts", "model", "version", "prediction", "score", "segment"):
                 if name not in fields:
                     row.pop(name, None)
-        for name, path in fields.items():
+        for name in fields:
             if name.startswith("features."):
                 row[name.removeprefix("features.")] = self._at(event, name)
         for name in ("prediction", "score"):
@@ -144,8 +142,13 @@ def fit_rows(rows: Rows, source: Mapping[str, Any]) -> Fitted:
         raise ProfileError(f"no reference rows for model {model.name!r}{hint}")
     kinds, left_out = _kinds(rows)
     slots = None if model.slots == "exact" else model.slots
-    whole, unusable = fit(rows.columns, kinds, slots=slots, max_categories=model.max_categories,
-                   required=model.features != "auto")  # fmt: skip
+    whole, unusable = fit(
+        rows.columns,
+        kinds,
+        slots=slots,
+        max_categories=model.max_categories,
+        required=model.features != "auto",
+    )
     whole_key = unit_key(model.name, {})
     notes = [(whole_key, entry) for entry in left_out]
     notes += [(whole_key, entry) for entry in unusable]
@@ -159,8 +162,9 @@ def fit_rows(rows: Rows, source: Mapping[str, Any]) -> Fitted:
         key = unit_key(model.name, segment)
         columns = {name: [rows.columns[name][i] for i in at] for name in kept}
         try:
-            profile, missing = fit(columns, kept, slots=slots, required=False,
-                                   max_categories=model.max_categories)  # fmt: skip
+            profile, missing = fit(
+                columns, kept, slots=slots, required=False, max_categories=model.max_categories
+            )
         except ProfileError as error:
             notes.append((key, LeftOut("(the whole segment)", str(error).splitlines()[0])))
             continue

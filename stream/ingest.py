@@ -102,9 +102,11 @@ class Ingest:
             )
             try:
                 self._consumer.subscribe(
-                    list(self._summarisers), on_assign=self._assigned, on_revoke=self._revoked,
+                    list(self._summarisers),
+                    on_assign=self._assigned,
+                    on_revoke=self._revoked,
                     on_lost=self._revoked,
-                )  # fmt: skip
+                )
                 log.info("ingest %s reads %s", name, ", ".join(self._summarisers))
                 # Cyclic garbage is not what decoding makes; looking for it costs a tenth.
                 gc.freeze()
@@ -165,8 +167,9 @@ class Ingest:
                 changed[key] = self.sources[key]
         after: dict[tuple[str, int], Source] = {}
         for key, source in changed.items():
-            after[key] = Source(source.topic, source.partition, source.position, source.largest_ms,
-                                now, False, True)  # fmt: skip
+            after[key] = Source(
+                source.topic, source.partition, source.position, source.largest_ms, now, False, True
+            )
         for summariser, of_topic, summary in summaries:
             for m in of_topic:
                 after[summariser.topic, m.partition() or 0].position = (m.offset() or 0) + 1
@@ -182,9 +185,7 @@ class Ingest:
             for key, s in after.items()
             if key in changed
         ]
-        self._transactions.run(
-            self._consumer, offsets, self._messages(summaries, after)
-        )
+        self._transactions.run(self._consumer, offsets, self._messages(summaries, after))
         self.sources.update(after)
         for _, _, summary in summaries:
             for counts in summary.counts.values():
@@ -203,8 +204,15 @@ class Ingest:
         idle = quiet and (source.idle or self._at_end(source))
         if source.told and idle == source.idle:
             return None
-        return Source(source.topic, source.partition, source.position, source.largest_ms,
-                      source.last_message, idle, True)  # fmt: skip
+        return Source(
+            source.topic,
+            source.partition,
+            source.position,
+            source.largest_ms,
+            source.last_message,
+            idle,
+            True,
+        )
 
     def _at_end(self, source: Source) -> bool:
         try:
@@ -229,9 +237,11 @@ class Ingest:
             for key, delta in summary.deltas:
                 for part in delta.split():
                     yield {
-                        "topic": topics.panes, "key": key.encode(), "value": part.encode(),
+                        "topic": topics.panes,
+                        "key": key.encode(),
+                        "value": part.encode(),
                         "headers": [(KIND_HEADER, DELTA.encode())],
-                    }  # fmt: skip
+                    }
             for i, error in summary.refused:
                 yield dead_letter(topics.dead_letters, of_topic[i], error)
             for partition, c in summary.counts.items():
@@ -242,18 +252,25 @@ class Ingest:
                 self._n_partitions[topic],
                 [
                     PartitionProgress(
-                        s.partition, s.position, s.largest_ms, s.idle,
-                        counts[topic, s.partition].as_dict() if (topic, s.partition) in counts
+                        s.partition,
+                        s.position,
+                        s.largest_ms,
+                        s.idle,
+                        counts[topic, s.partition].as_dict()
+                        if (topic, s.partition) in counts
                         else None,
                     )
-                    for (t, _), s in sorted(after.items()) if t == topic
+                    for (t, _), s in sorted(after.items())
+                    if t == topic
                 ],
-            ).encode()  # fmt: skip
+            ).encode()
             for partition in range(self._n_panes):
                 yield {
-                    "topic": topics.panes, "partition": partition, "value": progress,
+                    "topic": topics.panes,
+                    "partition": partition,
+                    "value": progress,
                     "headers": [(KIND_HEADER, PROGRESS.encode())],
-                }  # fmt: skip
+                }
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         now = self.clock()
@@ -291,10 +308,14 @@ def dead_letter(
         "key": message.key(),
         "value": value,
         "headers": dead_letter_headers(
-            message.topic() or "", message.partition() or 0, message.offset() or 0, error,
-            stage, truncated,
+            message.topic() or "",
+            message.partition() or 0,
+            message.offset() or 0,
+            error,
+            stage,
+            truncated,
         ),
-    }  # fmt: skip
+    }
 
 
 def committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
@@ -328,14 +349,25 @@ def _kafka_ms(message: Message) -> int:
     return ms if kind else -1
 
 
-_PASSING: Final = frozenset({
-    KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT,
-    KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED, KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT_QUEUE, KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.UNSTABLE_OFFSET_COMMIT, KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.REQUEST_TIMED_OUT,
-})  # fmt: skip
+_PASSING: Final = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._PARTITION_EOF,
+        KafkaError._MAX_POLL_EXCEEDED,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._WAIT_COORD,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
 
 
 def raise_unless_passing(error: KafkaError) -> None:

@@ -428,15 +428,22 @@ class _Words:
     def of(unit: _Unit, window: Window, idle: list[str]) -> _Words:
         end = _shown(window.end_ms)
         described = {
-            "size": window.label, "start": _shown(window.start_ms), "end": end, "n": window.events,
-        }  # fmt: skip
+            "size": window.label,
+            "start": _shown(window.start_ms),
+            "end": end,
+            "n": window.events,
+        }
         reference = {"id": unit.profile.id, "n": unit.profile.n_rows}
         return _Words(
-            unit, window, end, window.versions(), idle,
+            unit,
+            window,
+            end,
+            window.versions(),
+            idle,
             orjson.Fragment(orjson.dumps(described)),
             orjson.Fragment(orjson.dumps(reference)),
             orjson.Fragment(orjson.dumps(dict(unit.segment))),
-        )  # fmt: skip
+        )
 
     def verdict(self, detector: str, outcome: Outcome) -> Verdict:
         unit, window, versions = self.unit, self.window, self.versions
@@ -458,27 +465,32 @@ class _Words:
         shown: dict[str, Any] | None = None
         if effect is not None:
             shown = {
-                "kind": effect.kind, "value": effect.value, "unit": effect.unit,
-                "reference": effect.reference, "window": effect.window,
-            }  # fmt: skip
+                "kind": effect.kind,
+                "value": effect.value,
+                "unit": effect.unit,
+                "reference": effect.reference,
+                "window": effect.window,
+            }
             if effect.category is not None:
                 shown["category"] = effect.category
-        value = orjson.dumps({
-            "id": ident,
-            "model": model,
-            "version": next(iter(versions)) if len(versions) == 1 else None,
-            "segment": self.segment_json,
-            "feature": feature,
-            "detector": detector,
-            "window": self.window_json,
-            "reference": self.reference_json,
-            "statistic": outcome.statistic,
-            "p_value": outcome.p_value,
-            "alpha": alpha,
-            "drifted": drifted,
-            "status": "ok" if outcome.reason is None else "insufficient",
-            "effect": shown,
-            "since": None,
-            "detail": detail,
-        })  # fmt: skip
+        value = orjson.dumps(
+            {
+                "id": ident,
+                "model": model,
+                "version": next(iter(versions)) if len(versions) == 1 else None,
+                "segment": self.segment_json,
+                "feature": feature,
+                "detector": detector,
+                "window": self.window_json,
+                "reference": self.reference_json,
+                "statistic": outcome.statistic,
+                "p_value": outcome.p_value,
+                "alpha": alpha,
+                "drifted": drifted,
+                "status": "ok" if outcome.reason is None else "insufficient",
+                "effect": shown,
+                "since": None,
+                "detail": detail,
+            }
+        )
         return Verdict(unit.key, ident, model, self.end, value, drifted)

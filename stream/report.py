@@ -61,16 +61,23 @@ class Findings:
     def show(self, console: Console, work: Replay, out: Path | None) -> None:
         console.print(str(work.counts), highlight=False)
         if work.counts.late:
-            console.print("  late: behind the largest event time of their partition by more than "
-                          "allowed_lateness", highlight=False)  # fmt: skip
+            console.print(
+                "  late: behind the largest event time of their partition by more than "
+                "allowed_lateness",
+                highlight=False,
+            )
         for error in work.refused[:3]:
             console.print(f"  refused: {error}", highlight=False, markup=False)
         where = f", written to {out}" if out is not None else ""
-        console.print(f"{self.n:,} verdicts{where}; {self.n_drifted:,} of drift, "
-                      f"{sum(self.insufficient.values()):,} not testable", highlight=False)  # fmt: skip
+        console.print(
+            f"{self.n:,} verdicts{where}; {self.n_drifted:,} of drift, "
+            f"{sum(self.insufficient.values()):,} not testable",
+            highlight=False,
+        )
         for reason, count in self.insufficient.most_common(3):
-            console.print(f"  not testable, {count:,} times: {reason}", highlight=False,
-                          markup=False)  # fmt: skip
+            console.print(
+                f"  not testable, {count:,} times: {reason}", highlight=False, markup=False
+            )
         if not self.series:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -82,9 +89,17 @@ class Findings:
         ranked = sorted(self.series.items(), key=lambda kv: (-kv[1]["drifted"], kv[0]))
         for (unit, feature, detector, window), entry in ranked[:40]:
             p = "" if entry["p"] is None else f"{entry['p']:.2g}"
-            table.add_row(unit, feature, detector, window, f"{entry['drifted']:,}",
-                          f"{entry['tests']:,}", p, entry["first"] or "",
-                          style="red" if entry["drifted"] else None)  # fmt: skip
+            table.add_row(
+                unit,
+                feature,
+                detector,
+                window,
+                f"{entry['drifted']:,}",
+                f"{entry['tests']:,}",
+                p,
+                entry["first"] or "",
+                style="red" if entry["drifted"] else None,
+            )
         console.print(table)
         if len(ranked) > 40:
             console.print(f"… and {len(ranked) - 40} more; --json has all", highlight=False)

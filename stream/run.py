@@ -137,9 +137,7 @@ class Supervisor:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        processes = [
-            _Process(stage) for stage in STAGES for _ in range(self.workers.get(stage, 0))
-        ]
+        processes = [_Process(stage) for stage in STAGES for _ in range(self.workers.get(stage, 0))]
         read, self._write = os.pipe()
         self._read = read
         code = 0
@@ -174,8 +172,12 @@ class Supervisor:
             process.failures += 1
             process.not_before_s = now + pause
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            log.warning("stage %s ended %s; starting it again%s", process.stage, how,
-                        f" in {pause:.1f} s" if pause else "")  # fmt: skip
+            log.warning(
+                "stage %s ended %s; starting it again%s",
+                process.stage,
+                how,
+                f" in {pause:.1f} s" if pause else "",
+            )
         if now >= process.not_before_s:
             process.popen = self._start(process.stage)
             process.started_s = now
@@ -183,9 +185,17 @@ class Supervisor:
 
     def _start(self, stage: Stage) -> subprocess.Popen[bytes]:
         command = [
-            sys.executable, "-m", "driftline.stream.cli", "run", "--stage", stage,
-            "--config", str(self.config_path), "--log-level", self.log_level,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "driftline.stream.cli",
+            "run",
+            "--stage",
+            stage,
+            "--config",
+            str(self.config_path),
+            "--log-level",
+            self.log_level,
+        ]
         return subprocess.Popen(
             command, pass_fds=[self._read], env={**os.environ, _PARENT_FD: str(self._read)}
         )

@@ -104,8 +104,9 @@ def topic_range(
                 np.array([m.partition() for m in kept], np.int64),
                 np.array([ms if kind else -1 for kind, ms in stamps], np.int64),
             )
-            yield Batch(topic, n, messages, [m.offset() or 0 for m in kept], frozenset(ended),
-                        done, total)  # fmt: skip
+            yield Batch(
+                topic, n, messages, [m.offset() or 0 for m in kept], frozenset(ended), done, total
+            )
     finally:
         reader.close()
 
@@ -130,9 +131,12 @@ def file_rows(path: Path) -> Iterator[bytes]:
         DriftlineError: the file cannot be read, or its kind is not known.
     """
     kinds: dict[str, Callable[[Path], Iterator[bytes]]] = {
-        ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json_lines,
-        ".csv": _csv_rows, ".parquet": _parquet_rows,
-    }  # fmt: skip
+        ".jsonl": _json_lines,
+        ".ndjson": _json_lines,
+        ".json": _json_lines,
+        ".csv": _csv_rows,
+        ".parquet": _parquet_rows,
+    }
     suffixes = [s.lower() for s in path.suffixes if s.lower() != ".gz"]
     read = kinds.get(suffixes[-1] if suffixes else "")
     if read is None:

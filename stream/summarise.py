@@ -89,9 +89,7 @@ class Summariser:
         self.decoder = Decoder(self.input, Wanted(kinds, tuple(segments)))
         self._only = next(iter(self.models)) if len(self.models) == 1 else None
 
-    def summarise(
-        self, messages: Messages, largest_ms: Mapping[int, int | None]
-    ) -> Summary:
+    def summarise(self, messages: Messages, largest_ms: Mapping[int, int | None]) -> Summary:
         """Args:
         messages: the batch. largest_ms: partition → largest event time before the batch.
         """
@@ -112,9 +110,7 @@ class Summariser:
                 self._refuse(usable, [(int(rows[i]), error)], refused)
         times = np.zeros(n, np.int64)
         times[rows], bad_times = event_times(self.decoder.column(events, "ts"))
-        self._refuse(
-            usable, [(int(rows[i]), e) for i, e in bad_times if usable[rows[i]]], refused
-        )
+        self._refuse(usable, [(int(rows[i]), e) for i, e in bad_times if usable[rows[i]]], refused)
         self._refuse_ahead(usable, times, messages.kafka_ms, refused)
         owner, unknown = self._owners(events, rows, usable)
         self._refuse(usable, unknown, refused)

@@ -54,7 +54,7 @@ def tail(
     # Its own log repeats an outage twenty times a second.
     reader = consumer(
         config,
-        **{"error_cb": outage.on_error, "log_level": 0, "enable.partition.eof": not follow},
+        own={"error_cb": outage.on_error, "log_level": 0, "enable.partition.eof": not follow},
     )
     console = Console(file=out, highlight=False, soft_wrap=True)
     show = _show_json if json else _show_verdict if what == "drift" else _show_alert
@@ -70,7 +70,9 @@ def tail(
             error = message.error()
             if error is None:
                 outage.over()
-                _print(message, show, console, out)
+                # Kafka finds the first message of that time or later; earlier ones may follow it.
+                if since_ms is None or message.timestamp()[1] >= since_ms:
+                    _print(message, show, console, out)
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(message.partition())
     except KeyboardInterrupt:

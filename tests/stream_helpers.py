@@ -162,7 +162,7 @@ def delta_of(
     return to_delta(reference.model, segment, profile, summarize(profile, columns, starts))
 
 
-def progress_of(*partitions: int | None | tuple[int | None, str], topic: str = TOPIC) -> Progress:
+def progress_of(*partitions: int | tuple[int | None, str] | None, topic: str = TOPIC) -> Progress:
     """Where all partitions of a topic are: a time, or (time, "idle"); None before any event."""
     entries = []
     for number, entry in enumerate(partitions):
@@ -182,7 +182,7 @@ class Feed:
         self.monitor.delta(self.offset, Delta.decode(delta.encode()))
         self.offset += 1
 
-    def progress(self, *partitions: int | None | tuple[int | None, str]) -> list[Verdict]:
+    def progress(self, *partitions: int | tuple[int | None, str] | None) -> list[Verdict]:
         progress = Progress.decode(progress_of(*partitions).encode())
         made = list(self.monitor.progress(self.offset, progress))
         self.offset += 1

@@ -78,10 +78,16 @@ def stage_pids(supervisor: int) -> dict[str, list[int]]:
 
 def committed(servers: str, topic: str) -> list[tuple[bytes, bytes]]:
     """Keys and values of a topic, committed messages only."""
-    reader = Consumer({
-        "bootstrap.servers": servers, "group.id": "test-reader", "enable.auto.commit": False,
-        "isolation.level": "read_committed", "enable.partition.eof": True, "log_level": 0,
-    })  # fmt: skip
+    reader = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "test-reader",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+    )
     try:
         partitions = list(reader.list_topics(topic, timeout=20).topics[topic].partitions)
         reader.assign([TopicPartition(topic, p, 0) for p in partitions])
@@ -108,11 +114,17 @@ class Flow(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        reader = Consumer({
-            "bootstrap.servers": self.servers, "group.id": "flow", "enable.auto.commit": False,
-            "isolation.level": "read_committed", "auto.offset.reset": "earliest", "log_level": 0,
-            "topic.metadata.refresh.interval.ms": 500,
-        })  # fmt: skip
+        reader = Consumer(
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": "flow",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+                "topic.metadata.refresh.interval.ms": 500,
+            }
+        )
         reader.assign([TopicPartition(self.topic, p, 0) for p in range(3)])
         while not self.ended.is_set():
             for m in reader.consume(500, 0.2):
@@ -130,10 +142,14 @@ class Feed(threading.Thread):
         self.rate = rate
         self.ended = threading.Event()
         self.sent = 0
-        self._producer = Producer({
-            "bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 20,
-            "log_level": 0,
-        })  # fmt: skip
+        self._producer = Producer(
+            {
+                "bootstrap.servers": servers,
+                "enable.idempotence": True,
+                "linger.ms": 20,
+                "log_level": 0,
+            }
+        )
 
     def run(self) -> None:
         rng = np.random.default_rng(7)
@@ -203,8 +219,13 @@ def chaos(directory: Path, kills: int, broker_restarts: int, rate: int) -> dict[
         for prefix in ("killed", "quiet"):
             text = CONFIG.format(servers=servers, prefix=prefix)
             (directory / f"{prefix}.yaml").write_text(text)
-        cli("fit", "--config", str(directory / "killed.yaml"), "--input",
-            str(directory / "ref.jsonl"))  # fmt: skip
+        cli(
+            "fit",
+            "--config",
+            str(directory / "killed.yaml"),
+            "--input",
+            str(directory / "ref.jsonl"),
+        )
 
         feed = Feed(servers, rate)
         supervisor = start(directory / "killed.yaml")
@@ -246,8 +267,13 @@ def chaos(directory: Path, kills: int, broker_restarts: int, rate: int) -> dict[
             }
         finally:
             stop(supervisor)
-        cli("replay", "--config", str(directory / "quiet.yaml"), "--out",
-            str(directory / "replay.jsonl"))  # fmt: skip
+        cli(
+            "replay",
+            "--config",
+            str(directory / "quiet.yaml"),
+            "--out",
+            str(directory / "replay.jsonl"),
+        )
         replayed = (directory / "replay.jsonl").read_bytes().splitlines()
         letters = committed(servers, "killed.dead-letters")
         counts: dict[str, int] = {}
@@ -256,9 +282,15 @@ def chaos(directory: Path, kills: int, broker_restarts: int, rate: int) -> dict[
                 for name, count in partition["counts"].items():
                     counts[name] = counts.get(name, 0) + count
     return {
-        "killed": killed, "quiet": quiet, "replayed": replayed, "pauses": pauses,
-        "alerts": alerts, "letters": letters, "counts": counts, "sent": feed.sent,
-    }  # fmt: skip
+        "killed": killed,
+        "quiet": quiet,
+        "replayed": replayed,
+        "pauses": pauses,
+        "alerts": alerts,
+        "letters": letters,
+        "counts": counts,
+        "sent": feed.sent,
+    }
 
 
 def _wait_for_verdict(flow: Flow, after: float, limit_s: float) -> float:
@@ -274,10 +306,16 @@ def _wait_for_verdict(flow: Flow, after: float, limit_s: float) -> float:
 
 
 def _progress(servers: str, topic: str) -> list[tuple[bytes, bytes]]:
-    reader = Consumer({
-        "bootstrap.servers": servers, "group.id": "p", "enable.auto.commit": False,
-        "isolation.level": "read_committed", "enable.partition.eof": True, "log_level": 0,
-    })  # fmt: skip
+    reader = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "p",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+    )
     reader.assign([TopicPartition(topic, 0, 0)])
     found: list[tuple[bytes, bytes]] = []
     try:
@@ -309,7 +347,9 @@ def check(result: dict[str, Any]) -> None:
     assert counts["late"] > 0
     assert len(result["letters"]) == counts["dead_lettered"] > 0
     alerts = {
-        prefix: {(v["id"], v["state"], v["starts_at"], v["ends_at"]) for v in map(orjson.loads, found)}
+        prefix: {
+            (v["id"], v["state"], v["starts_at"], v["ends_at"]) for v in map(orjson.loads, found)
+        }
         for prefix, found in result["alerts"].items()
     }
     assert alerts["quiet"]

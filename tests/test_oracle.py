@@ -29,7 +29,7 @@ from driftline.detectors import (
     merge,
     summarize,
 )
-from driftline.detectors.chi_squared import homogeneity, pool_rare
+from driftline.detectors.chi_squared import homogeneity, pool_alone, pool_rare
 from driftline.detectors.kolmogorov import (
     _exact_sf,
     _Memo,
@@ -709,6 +709,30 @@ def test_rare_classes_must_agree_before_drift_is_called() -> None:
     expected = stats.chi2_contingency([[250, 250], [25, 25]], correction=False).pvalue
     assert one.confirmed_p == close(expected) == one.detail["pooled"]["p_value"]
     assert one.detail["pooled"]["classes"] == 2
+
+
+def test_small_pool_of_rare_classes_is_also_tested_alone() -> None:
+    """Six of 50 are new: {new, b} against a is no drift, new against the others is."""
+    reference = ["a"] * 250 + ["b"] * 250
+    outcome = outcome_of(
+        "chi_squared", reference, ["a"] * 24 + ["b"] * 20 + ["n"] * 6, "categorical"
+    )
+    together = stats.chi2_contingency([[250, 250], [24, 26]], correction=False).pvalue
+    # One row of the six is left out.
+    alone = stats.fisher_exact([[500, 0], [44, 5]]).pvalue
+    assert alone < together
+    assert outcome.confirmed_p == close(2 * alone) == outcome.detail["pooled"]["p_value"]
+    assert outcome.detail["pooled"]["classes"] == 2
+
+
+def test_pool_alone_leaves_a_row_out_of_the_sample_that_has_more_of_it() -> None:
+    more_now, more_before = pool_alone(500, 2, 60, 5), pool_alone(60, 5, 500, 2)
+    assert more_now == close(stats.fisher_exact([[498, 2], [55, 4]]).pvalue)
+    assert more_before == close(stats.fisher_exact([[55, 4], [498, 2]]).pvalue)
+    for n_reference in (20, 1000, 10**6):
+        assert pool_alone(n_reference, 0, 50, 1) == 1.0
+        assert pool_alone(n_reference, 1, 50, 0) == 1.0
+    assert pool_alone(100, 10, 50, 5) == close(stats.fisher_exact([[90, 9], [45, 5]]).pvalue)
 
 
 # Missing rate

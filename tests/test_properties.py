@@ -17,7 +17,17 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from driftline.detectors import Columns, OpenPane, Pane, Profile, Window, WindowBank, fit, merge
+from driftline.detectors import (
+    Columns,
+    Kind,
+    OpenPane,
+    Pane,
+    Profile,
+    Window,
+    WindowBank,
+    fit,
+    merge,
+)
 from driftline.detectors import summarize as summarize_columns
 from driftline.detectors.numeric import BEYOND, FARTHEST_SD, FIXED_POINT_BITS, SUM, SUM_OF_SQUARES
 from driftline.detectors.panes import SAMPLE, merge_names, sample_names
@@ -131,6 +141,25 @@ def test_any_numbers_are_fitted_or_refused(values: list[float]) -> None:
     assert float(Fraction(f.sd) ** 2 / variance) == pytest.approx(1.0, rel=1e-3)
     if spread > Fraction(1e-300):
         assert float(Fraction(f.sd) ** 2 / variance) == pytest.approx(1.0, rel=1e-9)
+
+
+def test_numpy_scalars_in_lists_are_what_they_stand_for() -> None:
+    """As they come out of a column of objects."""
+    columns: dict[str, list[Any]] = {
+        "flag": [True, False] * 20,
+        "code": ["a", 7, 2.5, True] * 10,
+        "amount": [0.5 * i for i in range(40)],
+    }
+    types = {bool: np.bool_, str: np.str_, int: np.int64, float: np.float32}
+    boxed = {name: [types[type(v)](v) for v in column] for name, column in columns.items()}
+    kinds: dict[str, Kind] = {"flag": "boolean", "code": "categorical", "amount": "numeric"}
+    profile, _ = fit(columns, kinds)
+    assert fit(boxed, kinds)[0].id == profile.id
+    starts = np.zeros(40, np.int64)
+    [plain] = summarize_columns(profile, Columns.of(profile, columns), starts)
+    [unboxed] = summarize_columns(profile, Columns.of(profile, boxed), starts)
+    assert content(unboxed) == content(plain)
+    assert not plain.unseen
 
 
 # Panes

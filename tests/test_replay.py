@@ -15,9 +15,6 @@ import numpy as np
 import orjson
 import pytest
 from scipy import stats
-
-from driftline.schemas.units import parse_time_ms
-from driftline.stream.profiles import Reference
 from stream_helpers import (
     T0,
     Log,
@@ -32,6 +29,9 @@ from stream_helpers import (
     replayed,
     shuffled,
 )
+
+from driftline.schemas.units import parse_time_ms
+from driftline.stream.profiles import Reference
 
 COUNTRIES = ("ES", "FR", "IS")
 LATENESS_MS = 10_000
@@ -196,7 +196,14 @@ def test_every_verdict_of_200000_events_has_scipys_numbers(tmp_path: Path) -> No
         before = [r.values.get(name) for r in reference_by_unit[unit]]
         if v["detector"] == "ks":
             statistic, p_value, method = scipy_ks(finite(before), finite(now))
-            assert v["detail"]["method"] == method
+            missing = sum(x is None for x in now)
+            detail = v["detail"]
+            assert detail["method"] == method
+            assert (detail["n_reference"], detail["n_test"]) == tuple(
+                len(finite(values)) for values in (before, now)
+            )
+            assert detail.get("missing", 0) == missing
+            assert detail.get("non_finite", 0) == len(now) - missing - detail["n_test"]
             seen["ks", method] += 1
         else:
             if name == "b":
@@ -244,16 +251,16 @@ def divided(rows: Sequence[Row], arrival: Sequence[int], owner: Sequence[int], n
 
 def test_division_interleaving_batches_and_arrival_change_no_byte(tmp_path: Path) -> None:
     config, references, _ = fitted(tmp_path)
-    rows = stream(6000, 21)
+    rows = stream(4000, 21)
     n = len(rows)
     log = divided(rows, range(n), [0] * n, 1)
     expected, work = replayed(config, references, log, in_turn, always(n + 1))
-    assert len(expected) > 1200
+    assert len(expected) > 1000
     assert work.counts.late == 0
-    assert sum(b'"drifted":true' in v for v in expected) > 50
+    assert sum(b'"drifted":true' in v for v in expected) > 20
     assert sum(b"the window is empty" in v for v in expected) > 20
     assert not any(b"idle_partitions" in v for v in expected)
-    for seed in range(24):
+    for seed in range(18):
         rng = np.random.default_rng(100 + seed)
         n_partitions = (1, 3, 7)[seed % 3]
         # Never further out of order than is allowed.
@@ -261,7 +268,7 @@ def test_division_interleaving_batches_and_arrival_change_no_byte(tmp_path: Path
         arrival = np.argsort(np.array([r.ms for r in rows]) + jitter, kind="stable").tolist()
         log = divided(rows, arrival, rng.integers(0, n_partitions, n).tolist(), n_partitions)
         order: Order = (in_turn, one_by_one, shuffled(rng))[seed // 3 % 3]
-        sizes = (at_random(rng, 3000), always(7), always(10_000))[seed // 2 % 3]
+        sizes = (at_random(rng, 3000), always(97), always(10_000))[seed // 2 % 3]
         found, work = replayed(config, references, log, order, sizes)
         assert work.counts.late == 0
         assert work.counts.ignored == n_partitions

@@ -13,6 +13,8 @@ import pytest
 import yaml
 from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
+from jsonschema import Draft7Validator
+
 from driftline.schemas import cloudevents, generate
 from driftline.schemas.asyncapi import asyncapi_document
 from driftline.schemas.contracts import CONTRACTS, json_schema
@@ -26,7 +28,6 @@ from driftline.schemas.errors import EventError
 from driftline.schemas.pane import Delta, PartitionProgress, Progress
 from driftline.schemas.verdict import Verdict
 from driftline.stream.broker import Broker
-from jsonschema import Draft7Validator
 
 OK = CONTRACTS["verdict"].examples[0]
 
@@ -318,7 +319,7 @@ def test_messages_survive_kafka_and_the_documented_code_reads_them(
     assert parse_dead_letter_headers(empty.headers()) == DeadLetter(
         source, 0, 5, Reason.TOMBSTONE, "no value, é", "ingest"
     )
-    exec(documented_code("resend"), {"message": broken, "producer": producer})  # noqa: S102 - our own documentation
+    exec(documented_code("resend"), {"message": broken, "producer": producer})
     assert producer.flush(30) == 0
     (again,) = read(source, 1)
     assert (again.key(), again.value()) == (b"k\x00", b"\xff{")
@@ -332,5 +333,5 @@ def test_messages_survive_kafka_and_the_documented_code_reads_them(
     code = documented_code("subscribe")
     code = code.replace("localhost:9092", kafka.bootstrap_servers).replace("driftline.drift", drift)
     with pytest.raises(_Enough):
-        exec(code, {"print": show})  # noqa: S102 - our own documentation
+        exec(code, {"print": show})
     assert printed == [("fraud|country=ES", "amount", OK["effect"])]
