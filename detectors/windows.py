@@ -7,6 +7,7 @@ from what is inside.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ class Window:
         if n - beyond <= 0:
             return None
         f = self._bank.profile.numeric[index]
-        return f.mean + f.sd * (total / (1 << FIXED_POINT_BITS) / (n - beyond))
+        mean = f.mean + f.sd * (total / (1 << FIXED_POINT_BITS) / (n - beyond))
+        # Digits beyond the fixed point's resolution would say that a mean of zeros is 5e-9.
+        return round(mean, 5 - math.floor(math.log10(f.sd)))
 
     def absent(self) -> list[list[int]]:
         """Per numeric feature, how many values are missing, NaN, +inf and -inf."""

@@ -99,6 +99,8 @@ def build_app(config: Config) -> faust.App:
         topic_disable_leader=True,
         table_standby_replicas=0,
         consumer_auto_offset_reset="earliest",
+        # Partitions are given up only when the verdict in hand is done: else its row could come
+        # into the changelog behind those of the worker that takes over.
         stream_wait_empty=True,
         stream_recovery_delay=0.0,
     )
@@ -208,13 +210,12 @@ async def _run(config: Config) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     start = asyncio.create_task(app.start())
-    stopped = asyncio.create_task(stop.wait())
+    ended = {asyncio.create_task(stop.wait()), asyncio.create_task(app.wait_until_stopped())}
     try:
-        await asyncio.wait((start, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if start.done() and start.exception() is None and not stop.is_set():
+        await asyncio.wait({start, *ended}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done() and start.exception() is None and not any(t.done() for t in ended):
             log.info("reading %s, writing %s", config.topics.drift, config.topics.alerts)
-            crashed = asyncio.create_task(app.wait_until_stopped())
-            await asyncio.wait((crashed, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
     finally:
         reason = app.crash_reason or (start.exception() if start.done() else None)
         await _stop(app, start)

@@ -61,7 +61,7 @@ def demo(
     directory: Annotated[Path, typer.Option(help="Where to leave the configuration.")] = Path(
         "driftline-demo"
     ),
-    speed: Annotated[float, typer.Option(help="Days of the stream per second.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="Days of the stream per second.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="End at the first alert.")] = False,
     live: Annotated[
         bool | None, typer.Option("--live/--no-live", help="A live page, or plain lines.")

@@ -319,7 +319,7 @@ class _Run:
             say(alert.summary, indent=2)
         say(
             f"{self.feed.sent:,} flights sent up to {demo_view.date(self.feed.stream_ms)};"
-            f" {picture.counts}; {picture.verdicts:,} verdicts, {picture.n_alerts} alerts"
+            f" {picture.counts}; {picture.verdicts:,} verdicts; alerts: {picture.n_alerts}"
         )
         for line in demo_view.story(self.truth, self.feed.stream_ms):
             say(line, indent=2)

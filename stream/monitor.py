@@ -252,7 +252,8 @@ class Monitor:
             return None
         active = [p for p in topic.partitions.values() if not p.idle]
         if not active:
-            return None
+            times = [p.event_time_ms for p in topic.partitions.values()]
+            return max((ms for ms in times if ms is not None), default=None)
         if any(p.event_time_ms is None for p in active):
             return None
         return min(p.event_time_ms for p in active if p.event_time_ms is not None)
@@ -267,11 +268,11 @@ class Monitor:
         """The time up to which the panes of a unit may close."""
         config = unit.model.config
         passed = self._passed(config.input.topic)
-        if passed is not None:
-            return _closable(config, passed)
+        limit = None if passed is None else _closable(config, passed)
         if unit.open and self._all_idle(config.input.topic):
-            return max(unit.open) + config.pane_ms
-        return None
+            last = max(unit.open) + config.pane_ms
+            return last if limit is None else max(limit, last)
+        return limit
 
     def _close(self, topic: str) -> Iterator[Verdict]:
         units = [u for _, u in sorted(self._units.items()) if u.model.config.input.topic == topic]

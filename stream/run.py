@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -94,7 +94,7 @@ def run_stage(config: Config, stage: Stage, log_level: str = "INFO") -> int:
     return 0
 
 
-def _watch_parent(ended: object) -> None:
+def _watch_parent(ended: Callable[[], object]) -> None:
     """Stop when the supervisor is gone, however it went: nobody would restart this process."""
     number = os.environ.pop(_PARENT_FD, "")
     if not number.isdigit():
@@ -103,7 +103,10 @@ def _watch_parent(ended: object) -> None:
     def watch() -> None:
         with os.fdopen(int(number), "rb") as pipe:
             pipe.read()
-        ended()  # type: ignore[operator]
+        ended()
+        # What waits for a broker that has gone as well would wait for ever.
+        time.sleep(_STOP_WITHIN_S)
+        os._exit(1)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 

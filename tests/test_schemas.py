@@ -211,7 +211,33 @@ def fields_of(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 MUTANTS = st.sampled_from(
-    [DELETE, None, True, False, 0, 1, -3, 0.5, 2.5, "", "x", "a" * 32, "0" * 32, [], ["x"], [1.5], {}, {"a": "b"}, {"a": 1}, "ok", "insufficient", "mean_shift", "share_shift", "resolved", "2026-11-21T10:00:00.000Z"]
+    [
+        DELETE,
+        None,
+        True,
+        False,
+        0,
+        1,
+        -3,
+        0.5,
+        2.5,
+        "",
+        "x",
+        "a" * 32,
+        "0" * 32,
+        [],
+        ["x"],
+        [1.5],
+        {},
+        {"a": "b"},
+        {"a": 1},
+        "ok",
+        "insufficient",
+        "mean_shift",
+        "share_shift",
+        "resolved",
+        "2026-11-21T10:00:00.000Z",
+    ]
 )
 # Rules that relate two values to each other, which JSON Schema cannot say.
 MODEL_ONLY = re.compile(r"must end after|lies before|is not that of model|is not an event time")
