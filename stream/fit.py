@@ -134,9 +134,9 @@ def fit_rows(rows: Rows, source: Mapping[str, Any]) -> Fitted:
     """
     model = rows.model
     if rows.n == 0:
-        hint = f"; {rows.refused} messages were refused, the first: {rows.reasons[0]}" * bool(
-            rows.reasons
-        )
+        hint = ""
+        if rows.reasons:
+            hint = f"; {rows.refused} messages were refused, the first: {rows.reasons[0]}"
         if rows.others:
             hint += f"; {rows.others} events are of other models than {model.name!r}"
         raise ProfileError(f"no reference rows for model {model.name!r}{hint}")

@@ -171,16 +171,17 @@ def _csv_rows(path: Path) -> Iterator[bytes]:
         except (csv.Error, UnicodeDecodeError) as error:
             raise DriftlineError(f"{path}: not a CSV file in UTF-8 ({error})") from error
     columns = list(rows[0]) if rows else []
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise DriftlineError(
+                f"{path}: row {number} has another number of values than the {len(columns)} columns"
+            )
     # CSV has no types: a column is numeric, or boolean, when all that is in it is.
     convert = {
         name: _text if name in _TEXTS else _converter([row[name] for row in rows])
         for name in columns
     }
     for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise DriftlineError(
-                f"{path}: row {number} has another number of values than the {len(columns)} columns"
-            )
         yield _event({name: convert[name](row[name]) for name in columns}, number)
 
 

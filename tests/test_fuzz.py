@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from collections import Counter
 from copy import deepcopy
@@ -61,19 +62,19 @@ def config_text(servers: str = "localhost:9092", prefix: str = "p", topic: str =
     return CONFIG.replace("SERVERS", servers).replace("PREFIX", prefix).replace("INPUT", topic)
 
 
-def good(rng: np.random.Generator, i: int, ms: int) -> dict[str, Any]:
+def good(rng: random.Random, i: int, ms: int) -> dict[str, Any]:
     return {
         "id": f"e{i}", "ts": ms, "model": "fraud", "version": "7",
         "features": {
-            "x": round(float(rng.normal()), 3), "c": str(rng.choice(["a", "b", "ñ"])),
-            "b": bool(rng.random() < 0.3),
+            "x": round(rng.gauss(0, 1), 3), "c": rng.choice(["a", "b", "ñ"]),
+            "b": rng.random() < 0.3,
         },
-        "segment": {"country": str(rng.choice(["ES", "FR"]))}, "note": "añadido",
+        "segment": {"country": rng.choice(["ES", "FR"])}, "note": "añadido",
     }  # fmt: skip
 
 
 def reference_rows() -> list[dict[str, Any]]:
-    rng = np.random.default_rng(1)
+    rng = random.Random(1)
     return [good(rng, i, T0) for i in range(300)]
 
 
@@ -173,52 +174,53 @@ FIXED: tuple[bytes | None, ...] = (
 )  # fmt: skip
 
 
-def mutant(rng: np.random.Generator, i: int, ms: int) -> bytes | None:
+def mutant(rng: random.Random, i: int, ms: int) -> bytes | None:
     event = good(rng, i, ms)
     how = rng.random()
     if how < 0.03:
-        return FIXED[int(rng.integers(len(FIXED)))]
+        return rng.choice(FIXED)
     if how < 0.06:
-        return rng.bytes(int(rng.integers(0, 200)))
+        return rng.randbytes(rng.randrange(200))
     if how < 0.35:
-        for _ in range(int(rng.integers(1, 3))):
-            place = PLACES[int(rng.integers(len(PLACES)))]
+        for _ in range(rng.randint(1, 2)):
+            place = rng.choice(PLACES)
             inside = event
             for key in place[:-1]:
                 inside = inside.get(key) if isinstance(inside.get(key), dict) else {}
-            inside[place[-1]] = deepcopy(ODD_VALUES[int(rng.integers(len(ODD_VALUES)))])
+            inside[place[-1]] = deepcopy(rng.choice(ODD_VALUES))
             if rng.random() < 0.2:
                 del inside[place[-1]]
         return python_json(event)
     raw = bytearray(python_json(event))
     if how < 0.55:
-        return bytes(raw[: int(rng.integers(0, len(raw)))])
-    for _ in range(int(rng.integers(1, 4))):
-        at = int(rng.integers(0, len(raw)))
+        return bytes(raw[: rng.randrange(len(raw))])
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(raw))
         if how < 0.85:
-            raw[at] ^= 1 << int(rng.integers(0, 8))
+            raw[at] ^= 1 << rng.randrange(8)
         elif how < 0.95:
-            raw[at : at + int(rng.integers(1, 9))] = rng.bytes(int(rng.integers(0, 9)))
+            raw[at : at + rng.randint(1, 8)] = rng.randbytes(rng.randrange(9))
         else:
-            raw[at:at] = raw[: int(rng.integers(0, len(raw)))]
+            raw[at:at] = raw[: rng.randrange(len(raw))]
     return bytes(raw)
 
 
-def huge(rng: np.random.Generator, i: int) -> bytes:
+def huge(rng: random.Random, i: int) -> bytes:
     """Around and above the limit."""
-    size = int(rng.choice([MAX_BYTES - 1, MAX_BYTES, MAX_BYTES + 1, 5 * MAX_BYTES]))
+    size = rng.choice([MAX_BYTES - 1, MAX_BYTES, MAX_BYTES + 1, 5 * MAX_BYTES])
     if i % 2:
         return b'{"id":"h","note":"' + b"n" * (size - 20) + b'"}'
-    return rng.bytes(size)
+    return rng.randbytes(size)
 
 
 def fuzzed(seed: int, n_good: int, n_fuzz: int) -> list[tuple[bytes | None, int, bool]]:
     """(message, Kafka's time, whether it is a good one), good and bad mixed."""
-    rng = np.random.default_rng(seed)
-    is_good = rng.permutation(np.arange(n_good + n_fuzz) < n_good)
+    rng = random.Random(seed)
+    is_good = [True] * n_good + [False] * n_fuzz
+    rng.shuffle(is_good)
     found: list[tuple[bytes | None, int, bool]] = []
-    for i, fine in enumerate(is_good.tolist()):
-        ms = T0 + i * 10 - int(rng.integers(0, 5000))
+    for i, fine in enumerate(is_good):
+        ms = T0 + i * 10 - rng.randrange(5000)
         kafka_ms = T0 + i * 10
         if fine:
             found.append((python_json(good(rng, i, ms)), kafka_ms, True))
@@ -319,11 +321,11 @@ def test_dead_letters_of_a_real_broker_carry_all_that_was_wrong(
     admin.create_topics([NewTopic(topic, 2, 1, config=big)])[topic].result()
     config = config_of(tmp_path, config_text(servers, topic_prefix, topic))
     reference = reference_of(config, reference_rows())
-    rng = np.random.default_rng(6)
+    rng = random.Random(6)
     messages = [
         (value, kafka_ms) for value, kafka_ms, _ in fuzzed(7, 1000, 2000)
     ]  # fmt: skip
-    messages[10] = (rng.bytes(5_000_000), T0)
+    messages[10] = (rng.randbytes(5_000_000), T0)
     messages[11] = (None, T0)
     # A time that would have closed every pane.
     messages[12] = (python_json(good(rng, 0, T0 + 86_400_000)), T0)
@@ -386,7 +388,7 @@ def test_dead_letters_of_a_real_broker_carry_all_that_was_wrong(
 
 
 def test_the_oracle_knows_the_rules() -> None:
-    event = good(np.random.default_rng(8), 1, T0)
+    event = good(random.Random(8), 1, T0)
     assert is_event(orjson.dumps(event), T0)
     for change in (
         {"id": 7}, {"id": ""}, {"ts": None}, {"ts": "soon"}, {"ts": T0 + 3_600_001}, {"model": 7},

@@ -462,7 +462,7 @@ def test_a_monitor_begun_at_any_mark_goes_on_as_if_nothing_had_happened(tmp_path
                      mark.offset   (in silence)  position
     """
     seen: Counter[str] = Counter()
-    for seed in range(24):
+    for seed in range(14):
         config, references = two_models(tmp_path, WINDOWS[seed % len(WINDOWS)])
         log = random_log(np.random.default_rng(seed), references)
         whole = Monitor(config, references)
