@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -136,6 +136,10 @@ class Input(Section):
         3_600_000, alias="max_ahead"
     )
     """How far an event time may lie ahead of its Kafka timestamp; beyond it, a dead letter."""
+    missing_time: Annotated[
+        Literal["dead_letter", "kafka"], BeforeValidator(one_of("dead_letter", "kafka"))
+    ] = "dead_letter"
+    """What an event without a time is: a dead letter, or one of its Kafka timestamp's moment."""
 
     @field_validator("fields", mode="before")
     @classmethod

@@ -110,6 +110,8 @@ class Summariser:
                 self._refuse(usable, [(int(rows[i]), error)], refused)
         times = np.zeros(n, np.int64)
         times[rows], bad_times = event_times(self.decoder.column(events, "ts"))
+        if self.input.missing_time == "kafka":
+            bad_times = self._from_kafka(bad_times, rows, times, messages.kafka_ms)
         self._refuse(usable, [(int(rows[i]), e) for i, e in bad_times if usable[rows[i]]], refused)
         self._refuse_ahead(usable, times, messages.kafka_ms, refused)
         owner, unknown = self._owners(events, rows, usable)
@@ -155,6 +157,23 @@ class Summariser:
             usable[i] = False
             if into is not None:
                 into.append((i, error))
+
+    @staticmethod
+    def _from_kafka(
+        bad: Sequence[tuple[int, EventError]],
+        rows: npt.NDArray[np.intp],
+        times: npt.NDArray[np.int64],
+        kafka_ms: npt.NDArray[np.int64],
+    ) -> list[tuple[int, EventError]]:
+        """Give events that name no time their Kafka timestamp; returns what is still refused."""
+        rest: list[tuple[int, EventError]] = []
+        for i, error in bad:
+            at = int(kafka_ms[rows[i]])
+            if error.reason == Reason.MISSING_TIME and at >= 0:
+                times[rows[i]] = at
+            else:
+                rest.append((i, error))
+        return rest
 
     def _refuse_ahead(
         self,

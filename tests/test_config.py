@@ -93,6 +93,7 @@ def test_every_default(tmp_path: Path) -> None:
             "fields": None,
             "max_message_bytes": 1_048_576,
             "max_ahead_ms": 3_600_000,
+            "missing_time": "dead_letter",
         },
         "reference": str(tmp_path / "reference"),
         "pane_ms": 60_000,

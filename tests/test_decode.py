@@ -317,7 +317,7 @@ def test_the_fast_and_the_slow_way_give_the_same_columns(documents: list[dict[st
 
 @pytest.mark.parametrize("names", [["x"], ["x", "y"], ["y", "x", "z"], ["far", "x"], ["far"]])
 def test_a_matrix_has_its_rows_in_the_order_asked(names: list[str]) -> None:
-    wanted = Wanted({n: "numeric" for n in ("x", "y", "z", "far")} | {"c": "categorical"})
+    wanted = Wanted(dict.fromkeys(("x", "y", "z", "far"), "numeric") | {"c": "categorical"})
     of = decoder(wanted, fields={"features.far": "$.elsewhere.far"})
     rows = [{"x": 1, "y": 2, "z": 3, "far": 4}, {"x": 5, "y": None, "z": 7, "far": None}, {}]
     values = [

@@ -16,6 +16,7 @@ import orjson
 import pyarrow
 import pyarrow.parquet
 import pytest
+from stream_helpers import BASE, config_of, python_json
 
 from driftline.schemas.errors import ConfigError, DriftlineError, ProfileError
 from driftline.stream import profiles
@@ -24,7 +25,6 @@ from driftline.stream.decode import Decoder, Wanted
 from driftline.stream.fit import Fitted, collect, fit_rows
 from driftline.stream.run import references
 from driftline.stream.sources import BATCH, file_batches, file_rows
-from stream_helpers import BASE, config_of, python_json
 
 
 def model_of(**keys: Any) -> ModelConfig:
@@ -162,9 +162,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         list(file_rows(tmp_path / "none.jsonl"))
     with pytest.raises(DriftlineError, match=r"one of \.jsonl, .*rename it"):
         list(file_rows(tmp_path / "rows.xlsx"))
+    (tmp_path / "dir.jsonl").mkdir()
     with pytest.raises(DriftlineError, match="cannot be read"):
-        list(file_rows(tmp_path / "dir.jsonl" if (tmp_path / "dir.jsonl").mkdir() else
-                       tmp_path / "dir.jsonl"))  # fmt: skip
+        list(file_rows(tmp_path / "dir.jsonl"))
     broken = tmp_path / "rows.parquet"
     broken.write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DriftlineError, match="not a Parquet file"):

@@ -22,12 +22,6 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
-
-from driftline.schemas.deadletter import Reason, parse_dead_letter_headers
-from driftline.schemas.pane import Delta, Progress
-from driftline.stream.broker import Broker
-from driftline.stream.ingest import Ingest
-from driftline.stream.monitor import Monitor
 from stream_helpers import (
     T0,
     Log,
@@ -39,6 +33,12 @@ from stream_helpers import (
     reference_of,
     replayed,
 )
+
+from driftline.schemas.deadletter import Reason, parse_dead_letter_headers
+from driftline.schemas.pane import Delta, Progress
+from driftline.stream.broker import Broker
+from driftline.stream.ingest import Ingest
+from driftline.stream.monitor import Monitor
 
 CONFIG = """
 kafka: {bootstrap.servers: "SERVERS"}
