@@ -136,17 +136,20 @@ class _Layout:
         pool_total = self._sums(total * rare)
         pool_terms = _terms(pool_total - pool_observed, pool_observed, pool_total, share)
         statistic = self._sums(np.where(rare, 0.0, terms)) + pool_terms
-        classes = self._sums(((total > 0) & ~rare).astype(np.float64)) + (n_rare > 0)
+        common = self._sums(((total > 0) & ~rare).astype(np.float64))
+        classes = common + (n_rare > 0)
         p = _p_values(classes - 1, statistic)
-        # A pool that is still rare takes in the next rarest classes, one feature at a time. That
-        # hides it behind them, so it is looked at alone as well; two looks, twice the smaller p.
-        small = (n_rare > 0) & (pool_total * np.minimum(share, 1 - share) < FEWEST_EXPECTED)
-        for k in np.flatnonzero(small).tolist():
+        # One feature at a time where the pool is all there is, or is itself rare: then it takes in
+        # the next rarest class. That hides it, so it is looked at alone as well; two looks, twice
+        # the smaller p.
+        small = pool_total * np.minimum(share, 1 - share) < FEWEST_EXPECTED
+        for k in np.flatnonzero((n_rare > 0) & (small | (common == 0))).tolist():
             own = slice(self.starts[k], self.ends[k])
             pooled = pool_rare(self.reference[own], observed[own])
             if pooled is not None:
                 _, degrees, p[k] = homogeneity(*pooled)
                 classes[k] = degrees + 1
+            if small[k]:
                 before, now = int(pool_total[k] - pool_observed[k]), int(pool_observed[k])
                 n = int(observed[own].sum())
                 alone = pool_alone(int(self.n_reference[k]), before, n, now)
@@ -243,24 +246,29 @@ def pool_rare(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
     """The table with its rare classes as one, None where no class is rare.
 
-    Rarest first, classes join the pool until it is itself expected often enough in both samples.
+    A pool that is itself expected too rarely takes in the rarest of the other classes. Where there
+    are no others, one pool would be the whole table and see nothing: then the classes, in their
+    order, are pooled in groups, each of which is expected often enough.
     """
     total = reference + observed
     n_reference, n_observed = float(reference.sum()), float(observed.sum())
     smaller_share = min(n_reference, n_observed) / (n_reference + n_observed)
-    expected = total * smaller_share
     kept = np.flatnonzero(total > 0)
-    if not bool((expected[kept] < FEWEST_EXPECTED).any()):
+    expected = total[kept] * smaller_share
+    rare = expected < FEWEST_EXPECTED
+    if not bool(rare.any()):
         return None
-    order = kept[np.argsort(expected[kept], kind="stable")]
-    n_rare = int((expected[order] < FEWEST_EXPECTED).sum())
-    while n_rare < len(order) and expected[order[:n_rare]].sum() < FEWEST_EXPECTED:
-        n_rare += 1
-    rare, rest = order[:n_rare], order[n_rare:]
-    return (
-        np.append(reference[rest], reference[rare].sum()),
-        np.append(observed[rest], observed[rare].sum()),
-    )
+    group = np.zeros(len(kept), np.int64)
+    if bool(rare.all()):
+        # Twice as wide as needed: a group ends within one class, less than FEWEST_EXPECTED, of it.
+        group = ((np.cumsum(expected) - expected) // (2 * FEWEST_EXPECTED)).astype(np.int64)
+        if group[-1] and expected[group == group[-1]].sum() < FEWEST_EXPECTED:
+            group[group == group[-1]] -= 1
+    else:
+        if expected[rare].sum() < FEWEST_EXPECTED:
+            rare[np.flatnonzero(~rare)[expected[~rare].argmin()]] = True
+        group[~rare] = 1 + np.arange(int((~rare).sum()))
+    return np.bincount(group, reference[kept]), np.bincount(group, observed[kept])
 
 
 def pool_alone(n_reference: int, before: int, n: int, now: int) -> float:

@@ -50,7 +50,7 @@ from ..schemas.verdict import Verdict
 from . import alerting
 from .clients import admin, ensure_topics, partition_count
 from .config import Config
-from .faust_consumer import CommittedTransport
+from .faust_consumer import CommittedConsumer, CommittedTransport
 from .faust_settings import faust_settings
 from .logs import OneLine, log_to_stderr
 
@@ -124,13 +124,18 @@ def build_app(config: Config) -> faust.App:
         key = alerting.key_of(verdict)
         row = rows.get(key)
         new_row, alert = alerting.step(row, verdict, resolve_after)
+        if new_row is row:
+            return
+        consumer = app.consumer
+        assert isinstance(consumer, CommittedConsumer)
         if alert is not None:
+            await consumer.confirm_membership()
             headers = dict(alert_headers(alert, verdict["window"]["end"]))
             await (await alerts.send(key=key.encode(), value=alert.to_json(), headers=headers))
             log.info("%s %s %s: %s", alert.state, alert.severity, alert.id, alert.summary)
-        if new_row is not row:
-            await rows.send_changelog(event.message.partition, key, new_row)
-            rows.data[key] = new_row
+        await consumer.confirm_membership()
+        await rows.send_changelog(event.message.partition, key, new_row)
+        rows.data[key] = new_row
 
     # Restarting only the agent, as Faust does, would go on behind the verdict that failed.
     @app.agent(drift, name="alert", supervisor_strategy=CrashingSupervisor)

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 SESSION_TIMEOUT_MS: Final = 6_000
 TRANSACTION_TIMEOUT_MS: Final = 8_000
 
+# How long one step of a transaction is tried again before the transaction is given up.
+_PATIENCE_S: Final = 4.0
+
 _KAFKA_LOG: Final = logging.getLogger("driftline.kafka")
 
 
@@ -132,15 +135,19 @@ class Transactions:
     """
 
     def __init__(self, config: Config, name: str) -> None:
+        self._config, self._name = config, name
+        self._open()
+
+    def _open(self) -> None:
         self.producer = producer(
-            config,
+            self._config,
             {
-                "transactional.id": name,
+                "transactional.id": self._name,
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                 "message.max.bytes": 20_000_000,
             },
         )
-        self._again(self.producer.init_transactions)
+        _again(self.producer.init_transactions)
 
     def run(
         self,
@@ -151,7 +158,7 @@ class Transactions:
         """Publish `messages` (arguments of `Producer.produce`) and commit `offsets`, or neither.
 
         Raises:
-            Aborted: neither; start over from the committed offsets.
+            Aborted: neither, or it cannot be known; start over from the committed offsets.
         """
         try:
             self.producer.begin_transaction()
@@ -159,19 +166,30 @@ class Transactions:
                 self._produce(message)
             if source is not None and offsets:
                 metadata = source.consumer_group_metadata()
-                self._again(
+                _again(
                     lambda left: self.producer.send_offsets_to_transaction(
                         list(offsets), metadata, left
-                    )
+                    ),
+                    patience_s=_PATIENCE_S,
                 )
-            self._again(self.producer.commit_transaction)
+            _again(self.producer.commit_transaction, patience_s=_PATIENCE_S)
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             if cause.fatal():
                 raise
             log.warning("transaction given up, its messages will be read again: %s", cause.str())
-            self._again(self.producer.abort_transaction)
+            self._give_up()
             raise Aborted(cause.str()) from error
+
+    def _give_up(self) -> None:
+        """End the transaction, whatever became of it."""
+        try:
+            _again(self.producer.abort_transaction, patience_s=_PATIENCE_S)
+        except KafkaException:
+            # After a broker's restart librdkafka may answer "try again" for ever. A new producer
+            # of the same name makes the coordinator finish the old one's transaction either way.
+            self.producer.purge()
+            self._open()
 
     def _produce(self, message: Mapping[str, Any]) -> None:
         while True:
@@ -181,16 +199,18 @@ class Transactions:
             except BufferError:
                 self.producer.poll(0.1)
 
-    @staticmethod
-    def _again(call: Callable[[float], Any]) -> None:
-        """Call until it succeeds or fails for good: a broker may be away for a while."""
-        while True:
-            try:
-                call(5.0)
-                return
-            except KafkaException as error:
-                if not error.args[0].retriable():
-                    raise
+
+def _again(call: Callable[[float], Any], patience_s: float | None = None) -> None:
+    """Call until it succeeds, fails for good, or has asked to be called again for `patience_s`."""
+    begun = time.monotonic()
+    while True:
+        try:
+            call(2.0)
+            return
+        except KafkaException as error:
+            late = patience_s is not None and time.monotonic() - begun >= patience_s
+            if late or not error.args[0].retriable():
+                raise
 
 
 def ensure_topics(config: Config, *, needs_ms: int | None = None) -> None:

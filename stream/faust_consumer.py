@@ -1,6 +1,6 @@
 """Faust's Kafka consumer, made not to lose messages, and reading committed ones only.
 
-Two faults of Faust 0.15.3, both seen here with a real broker:
+Three faults of Faust 0.15.3, all seen here with a real broker:
 
 1. *Messages are lost while a table is restored.* The input's partitions are resumed before the
    position is set back to the committed one and before the queues are emptied, so messages fetched
@@ -10,15 +10,21 @@ Two faults of Faust 0.15.3, both seen here with a real broker:
 2. *Offsets fall behind.* Transactions leave offsets without a message: markers, and what was
    aborted. Faust's account stops at each, so that one transaction is committed per interval
    (2.8 s), and a restart reads ever more again.
+3. *The dead go on.* A process that stood still for longer than its session (SIGSTOP, swap, a paused
+   machine) handles what is in its queues before it learns that others have its partitions, and
+   publishes old states over new ones.
 
 Here a gate keeps the input closed until the table is there and then sets the position; and since
 one agent handles a partition's messages one after the other, the last one acknowledged is what is
 committed. That holds for an app with one agent of concurrency 1 per topic, and for no other.
+Before each write the agent asks `confirm_membership`. What is left of the third fault is a message
+that was on its way when the process was stopped: fencing that would take a transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -31,14 +37,51 @@ from faust.types.transports import ConsumerT
 from mode import get_logger
 
 CLOSED_FETCH_S = 0.2  # the longest fetch that the gate may have to wait for
+# Part of the session after which a member without a heartbeat waits for one before it writes. The
+# rest is for the write itself.
+SURE_OF_SESSION = 0.75
 
 log = get_logger("faust.consumer")
 
 
+class MembershipLost(Exception):
+    """The partitions may belong to another worker by now."""
+
+
+def _clock_s() -> float:
+    """Seconds that pass also while the machine sleeps, where the system has such a clock."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 class CommittedThread(AIOKafkaConsumerThread):
-    """The part of the consumer that talks to Kafka, in its own thread."""
+    """The part of the consumer that talks to Kafka, in its own thread.
+
+    renewed_at_s: when the last heartbeat that the broker took was sent.
+    """
 
     logger = log
+    renewed_at_s: float = -float("inf")
+
+    async def on_start(self) -> None:
+        """Start the client, and note its heartbeats, which it keeps to itself."""
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator
+        beat = coordinator._do_heartbeat
+
+        async def noted() -> bool:
+            sent_s = _clock_s()
+            taken = await beat()
+            if taken:
+                self.renewed_at_s = sent_s
+            return taken
+
+        coordinator._do_heartbeat = noted
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Called when the group was joined, with which the session begins."""
+        self.renewed_at_s = _clock_s()
+        await super().on_partitions_assigned(assigned, generation_id)
 
     def _create_worker_consumer(self, transport: Transport) -> aiokafka.AIOKafkaConsumer:
         # Faust asks for read_committed only together with its own transactions. Reading uncommitted
@@ -80,6 +123,7 @@ class CommittedConsumer(Consumer):
     """The part that Faust's services use, in the event loop of the app."""
 
     logger = log
+    _thread: CommittedThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -148,6 +192,24 @@ class CommittedConsumer(Consumer):
                 return {tp: r for tp, r in records.items() if self._is_changelog_tp(tp)}
         await asyncio.sleep(CLOSED_FETCH_S)
         return {}
+
+    # Who may write.
+
+    async def confirm_membership(self) -> None:
+        """Return once it is sure that no other worker has our partitions.
+
+        A heartbeat that the broker takes says that it never gave them away. Raises MembershipLost:
+        it may have, and the table may be out of date.
+        """
+        number = self._assignment_number
+        sure_s = SURE_OF_SESSION * self.app.conf.broker_session_timeout
+        while _clock_s() - self._thread.renewed_at_s > sure_s:
+            if number != self._assignment_number or not self._assigned:
+                raise MembershipLost(
+                    f"no heartbeat for {sure_s:.1f} s or more, and the broker has given this "
+                    "worker's partitions away; it begins anew when it is started again"
+                )
+            await asyncio.sleep(0.05)
 
     # What is committed.
 

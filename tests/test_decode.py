@@ -194,6 +194,10 @@ def test_the_largest_message_is_taken() -> None:
     assert len(value) == 1000
     assert taken(value, of)["id"] == "a" * 991
     assert refused(value + b" ", of).reason == "too_large"
+    # Also where another one sends the batch the slow way.
+    events, errors = of.decode([value, b"{", value + b" "])
+    assert [e is None for e in events] == [False, True, True]
+    assert [e.reason for _, e in errors] == ["not_json", "too_large"]
 
 
 # Where fields are.

@@ -636,8 +636,8 @@ def test_chi_squared_of_many_features_at_once() -> None:
             again = stats.chi2_contingency(pooled, correction=False)
             assert outcome.confirmed_p == close(again.pvalue), name
             assert outcome.detail["pooled"]["classes"] == len(pooled[0])
-            # A pool is expected 5 times in both samples, or is all there is.
-            assert again.expected_freq[:, -1].min() >= 5 or len(pooled[0]) == 1
+            # Every class is then expected 5 times in both samples.
+            assert again.expected_freq.min() >= 5 or len(pooled[0]) == 1
 
 
 def test_chi_squared_of_booleans_in_every_spelling() -> None:
@@ -683,19 +683,40 @@ def test_homogeneity_of_one_class_is_certain() -> None:
     assert homogeneity(np.array([3.0, 0.0]), np.array([5.0, 0.0])) == (0.0, 0, 1.0)
 
 
-def test_rare_classes_are_pooled_until_the_pool_is_expected_five_times() -> None:
+def test_rare_classes_are_pooled() -> None:
     """Window and reference equal in size: a class is expected half of its total in either."""
-    reference = np.array([50.0, 40, 3, 1, 4, 2])
-    observed = np.array([48.0, 41, 4, 2, 2, 3])
-    pooled = pool_rare(reference, observed)
+    pooled = pool_rare(np.array([50.0, 3, 40, 1, 4, 2]), np.array([48.0, 4, 41, 2, 2, 3]))
     assert pooled is not None
-    assert [row.tolist() for row in pooled] == [[40, 50, 10], [41, 48, 11]]
-    # One rare class alone takes the next larger one in; two classes are left.
-    pooled = pool_rare(np.array([50.0, 46, 4]), np.array([60.0, 39, 1]))
+    assert [row.tolist() for row in pooled] == [[10, 50, 40], [11, 48, 41]]
+    # A pool that is itself rare takes in the rarest of the other classes.
+    pooled = pool_rare(np.array([50.0, 46, 4, 0]), np.array([60.0, 39, 1, 0]))
     assert pooled is not None
-    assert [row.tolist() for row in pooled] == [[50, 50], [60, 40]]
+    assert [row.tolist() for row in pooled] == [[50, 50], [40, 60]]
     assert pool_rare(np.array([50.0, 45, 5]), np.array([60.0, 35, 5])) is None
     assert pool_rare(np.array([95.0, 5, 0]), np.array([95.0, 5, 0])) is None
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 5, 6, 40, 1000])
+@pytest.mark.parametrize("n", [1, 9, 20, 99])
+def test_classes_that_are_all_rare_are_pooled_in_groups(n_classes: int, n: int) -> None:
+    """As many as can be expected five times each; at least one, whatever there is."""
+    rng = np.random.default_rng([n_classes, n])
+    reference = rng.multinomial(10 * n, np.full(n_classes, 1 / n_classes)).astype(np.float64)
+    observed = rng.multinomial(n, np.full(n_classes, 1 / n_classes)).astype(np.float64)
+    smaller = n / (11 * n)
+    total = reference + observed
+    if (total[total > 0] * smaller >= 5).any():
+        pytest.skip("not all of its classes are rare")
+    pooled = pool_rare(reference, observed)
+    assert pooled is not None
+    before, now = pooled
+    assert (before.sum(), now.sum()) == (reference.sum(), observed.sum())
+    expected = (before + now) * smaller
+    # From 5 to 15, and up to 5 more in the last, which takes what is left over.
+    assert len(expected) == 1 or expected.min() >= 5
+    assert expected.max() < 20
+    # In the order of the classes: the sums of a cut list.
+    assert set(np.cumsum(before)) <= set(np.cumsum(reference))
 
 
 def test_rare_classes_must_agree_before_drift_is_called() -> None:

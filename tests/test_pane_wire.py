@@ -313,3 +313,14 @@ def test_damage_is_noticed_more_often_than_not() -> None:
         raw[rng.integers(0, len(raw) // 2)] ^= 1 << rng.integers(0, 8)
         fates[taken_in(bytes(raw))] += 1
     assert fates["bad_pane"] > 1500
+
+
+def test_the_last_cell_of_a_feature_is_one_and_the_next_is_not() -> None:
+    sizes = np.diff(PROFILE.offsets)
+    ends = GOOD.lengths[0].cumsum()
+    for feature, size in enumerate(sizes.tolist()):
+        cells = GOOD.cells.copy()
+        cells[ends[feature] - 1] = size - 1
+        assert taken_in(with_array(cells=cells)) == "fine"
+        cells[ends[feature] - 1] = size
+        assert taken_in(with_array(cells=cells)) == "bad_pane"

@@ -159,11 +159,13 @@ def test_chi_squared_has_its_level(shares: list[float]) -> None:
     assert FEWEST <= n <= MOST
 
 
-def test_chi_squared_with_many_rare_classes_keeps_its_level() -> None:
-    """Where the limit law fails: 200 categories, most of them expected less than once."""
-    names = np.array([f"c{i}" for i in range(200)])
-    shares = 1.0 / np.arange(1, 201)
-    shares /= shares.sum()
+@pytest.mark.parametrize(
+    "shares", [1.0 / np.arange(1, 201), np.ones(60)], ids=["most of them rare", "all of them rare"]
+)
+def test_chi_squared_with_rare_classes_keeps_its_level(shares: npt.NDArray[np.float64]) -> None:
+    """Where the limit law fails: categories that are expected less than once, or twice."""
+    names = np.array([f"c{i}" for i in range(len(shares))])
+    shares = shares / shares.sum()
     n = alarms_without_drift(
         "chi_squared", "categorical", lambda r, n: r.choice(names, n, p=shares), 0.05
     )
@@ -199,6 +201,24 @@ def test_many_unseen_rows_are_drift(n_reference: int, n: int, one_name: bool) ->
     assert outcome.effect.category == "(unseen)"
     assert outcome.effect.window == pytest.approx(0.1)
     assert len(outcome.detail["unseen_sample"]) == min(5, 1 if one_name else n_new)
+
+
+@pytest.mark.parametrize("n", [100, 200, 240, 300])
+def test_drift_is_seen_where_every_category_is_rare(n: int) -> None:
+    """50 categories, each expected 2 to 6 times: no test of single ones, but one of groups."""
+    rng = np.random.default_rng(8)
+    names = [f"c{i}" for i in range(50)]
+    reference = rng.choice(names, 10_000).tolist()
+    windows = {
+        "alike": rng.choice(names, n).tolist(),
+        "one category": ["c7"] * n,
+        "half of the categories": rng.choice(sorted(names)[:25], n).tolist(),
+    }
+    drifted = {
+        what: outcome_of("chi_squared", "categorical", reference, window).significant(1e-4)
+        for what, window in windows.items()
+    }
+    assert drifted == {"alike": False, "one category": True, "half of the categories": True}
 
 
 def test_category_that_was_rare_and_is_not_any_more_is_drift() -> None:
