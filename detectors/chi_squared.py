@@ -32,7 +32,7 @@ class ChiSquared:
     only if the table with its rare classes pooled says so too (`detail.pooled`); statistic and
     p-value stay those of the whole table. A pool that is still rare is tested against the other
     classes by Fisher's exact test, with one row fewer, so that many rows of a new category are
-    drift and one never is.
+    drift and one never is. Where every class is rare they are pooled in groups.
 
     Source: Pearson (1900); Cochran (1954) for rare classes; Hosack et al. (2003) for the row fewer.
 
@@ -268,7 +268,9 @@ def pool_rare(
         if expected[rare].sum() < FEWEST_EXPECTED:
             rare[np.flatnonzero(~rare)[expected[~rare].argmin()]] = True
         group[~rare] = 1 + np.arange(int((~rare).sum()))
-    return np.bincount(group, reference[kept]), np.bincount(group, observed[kept])
+    before = np.bincount(group, weights=reference[kept])
+    now = np.bincount(group, weights=observed[kept])
+    return before.astype(np.float64), now.astype(np.float64)
 
 
 def pool_alone(n_reference: int, before: int, n: int, now: int) -> float:

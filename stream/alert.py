@@ -31,7 +31,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, cast
 
 import faust
 from confluent_kafka import KafkaError, KafkaException
@@ -126,8 +126,7 @@ def build_app(config: Config) -> faust.App:
         new_row, alert = alerting.step(row, verdict, resolve_after)
         if new_row is row:
             return
-        consumer = app.consumer
-        assert isinstance(consumer, CommittedConsumer)
+        consumer = cast(CommittedConsumer, app.consumer)
         if alert is not None:
             await consumer.confirm_membership()
             headers = dict(alert_headers(alert, verdict["window"]["end"]))
@@ -279,4 +278,4 @@ def _tame_libraries(level: str) -> None:
         library.propagate = False
         library.setLevel(logging.DEBUG if debugging else logging.WARNING)
     # It misses a sensor at every rebalance.
-    logging.getLogger("faust.app.base").setLevel(logging.DEBUG if debugging else logging.ERROR)
+    logging.getLogger("faust.app").setLevel(logging.DEBUG if debugging else logging.ERROR)

@@ -35,6 +35,9 @@ TRANSACTION_TIMEOUT_MS: Final = 8_000
 # How long one step of a transaction is tried again before the transaction is given up.
 _PATIENCE_S: Final = 4.0
 
+# librdkafka's calls may outlast their time-out when a broker comes back in the midst of one.
+_HANGS_AFTER_S: Final = 15.0
+
 _KAFKA_LOG: Final = logging.getLogger("driftline.kafka")
 
 
@@ -160,6 +163,9 @@ class Transactions:
         Raises:
             Aborted: neither, or it cannot be known; start over from the committed offsets.
         """
+        guard = threading.Timer(_HANGS_AFTER_S, _end_process)
+        guard.daemon = True
+        guard.start()
         try:
             self.producer.begin_transaction()
             for message in messages:
@@ -180,6 +186,8 @@ class Transactions:
             log.warning("transaction given up, its messages will be read again: %s", cause.str())
             self._give_up()
             raise Aborted(cause.str()) from error
+        finally:
+            guard.cancel()
 
     def _give_up(self) -> None:
         """End the transaction, whatever became of it."""
@@ -198,6 +206,15 @@ class Transactions:
                 return
             except BufferError:
                 self.producer.poll(0.1)
+
+
+def _end_process() -> None:
+    """What SIGKILL would do: whoever starts this process again finds all that was committed."""
+    log.error(
+        "a transaction has not come back for %.0f s; this process ends, to be started again",
+        _HANGS_AFTER_S,
+    )
+    os._exit(1)
 
 
 def _again(call: Callable[[float], Any], patience_s: float | None = None) -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import aiokafka
 from aiokafka.errors import IllegalStateError, KafkaError
@@ -66,7 +66,8 @@ class CommittedThread(AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Start the client, and note its heartbeats, which it keeps to itself."""
         await super().on_start()
-        coordinator = self._ensure_consumer()._coordinator
+        consumer: Any = self._ensure_consumer()
+        coordinator = consumer._coordinator
         beat = coordinator._do_heartbeat
 
         async def noted() -> bool:
@@ -123,7 +124,6 @@ class CommittedConsumer(Consumer):
     """The part that Faust's services use, in the event loop of the app."""
 
     logger = log
-    _thread: CommittedThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -201,9 +201,10 @@ class CommittedConsumer(Consumer):
         A heartbeat that the broker takes says that it never gave them away. Raises MembershipLost:
         it may have, and the table may be out of date.
         """
+        thread = cast(CommittedThread, self._thread)
         number = self._assignment_number
         sure_s = SURE_OF_SESSION * self.app.conf.broker_session_timeout
-        while _clock_s() - self._thread.renewed_at_s > sure_s:
+        while _clock_s() - thread.renewed_at_s > sure_s:
             if number != self._assignment_number or not self._assigned:
                 raise MembershipLost(
                     f"no heartbeat for {sure_s:.1f} s or more, and the broker has given this "

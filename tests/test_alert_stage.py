@@ -344,6 +344,34 @@ def test_workers_that_come_and_go_hand_over_their_alerts(bench: Bench) -> None:
     publish(20)
 
 
+def test_a_worker_that_stood_still_does_not_publish_what_is_over(bench: Bench) -> None:
+    #   a   ●●●●●⏸ SIGSTOP, its queue full            ⏵ SIGCONT, exit code 1
+    #   b           ├── takes over, finishes ─────────────▶
+    rng = random.Random(6)
+    a = bench.start(
+        "import time\nstep = alert.alerting.step\n"
+        "def slow(*a):\n"
+        "    time.sleep(0.02)\n"
+        "    return step(*a)\n"
+        "alert.alerting.step = slow"
+    )
+    bench.publish(look(0, rng))
+    bench.wait_until(bench.complete)
+    for column in range(1, 8):
+        bench.publish(look(column, rng))
+    read = len(bench.messages)
+    bench.wait_until(lambda: len(bench.messages) > read)
+    a.send_signal(signal.SIGSTOP)
+    bench.start()
+    bench.wait_until(bench.complete)
+    a.send_signal(signal.SIGCONT)
+    assert a.wait(WAIT_S) == 1
+    for column in range(8, 12):
+        bench.publish(look(column, rng))
+    bench.wait_until(bench.complete)
+    assert "has given this worker's partitions away" in bench.log
+
+
 def test_more_workers_than_partitions_begin_with_the_table_when_they_get_one(
     bench: Bench,
 ) -> None:

@@ -337,7 +337,7 @@ def test_dead_letters_of_a_real_broker_carry_all_that_was_wrong(
         producer.produce(topic, value, key=b"k%d" % i, partition=i % 2, timestamp=kafka_ms)
     assert producer.flush(60) == 0
 
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 150
     ingest = Ingest(config, {"fraud": reference}, lambda: (
         ingest.totals.received >= len(messages) or time.monotonic() > deadline
     ))  # fmt: skip

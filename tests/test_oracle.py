@@ -696,8 +696,10 @@ def test_rare_classes_are_pooled() -> None:
     assert pool_rare(np.array([95.0, 5, 0]), np.array([95.0, 5, 0])) is None
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 5, 6, 40, 1000])
-@pytest.mark.parametrize("n", [1, 9, 20, 99])
+@pytest.mark.parametrize(
+    ("n_classes", "n"),
+    [(2, 1), (2, 4), (5, 9), (6, 9), (40, 1), (40, 9), (40, 60), (50, 99), (1000, 20), (1000, 999)],
+)
 def test_classes_that_are_all_rare_are_pooled_in_groups(n_classes: int, n: int) -> None:
     """As many as can be expected five times each; at least one, whatever there is."""
     rng = np.random.default_rng([n_classes, n])
@@ -705,8 +707,7 @@ def test_classes_that_are_all_rare_are_pooled_in_groups(n_classes: int, n: int) 
     observed = rng.multinomial(n, np.full(n_classes, 1 / n_classes)).astype(np.float64)
     smaller = n / (11 * n)
     total = reference + observed
-    if (total[total > 0] * smaller >= 5).any():
-        pytest.skip("not all of its classes are rare")
+    assert (total * smaller < 5).all()
     pooled = pool_rare(reference, observed)
     assert pooled is not None
     before, now = pooled
