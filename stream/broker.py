@@ -33,6 +33,7 @@ from .ports import HOST
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+FENCING_PATIENCE_S = 2.0  # twenty times the session it waits for
 PORT_TRIES = 3
 
 # C1 only and the serial collector: starts in half the time and with less memory. A broker under
@@ -131,7 +132,11 @@ class Broker:
             for tries_left in reversed(range(PORT_TRIES)):
                 self._choose_ports()
                 try:
-                    self._launch(java, jars)
+                    if kafka_config.has_crashed(self._dir):
+                        self._launch(java, jars, kafka_config.FENCING_PROPERTIES)
+                        self._wait_until_fenced()
+                        self._halt(b"T")
+                    self._launch(java, jars, kafka_config.SERVER_PROPERTIES)
                     self._wait_until_ready()
                     break
                 except BrokerError:
@@ -179,7 +184,7 @@ class Broker:
         if self._controller_port is None or ports.why_taken(self._controller_port):
             self._controller_port = ports.free_port(but=self._port)
 
-    def _launch(self, java: Path, jars: list[Path]) -> None:
+    def _launch(self, java: Path, jars: list[Path], properties: str) -> None:
         """Start the JVM under its supervisor."""
         assert self._controller_port is not None
         folder = self.data_dir
@@ -210,7 +215,7 @@ class Broker:
                 self._format(command, log)
             supervise = [sys.executable, "-I", "-S", supervisor.__file__, str(os.getpid())]
             self._process = subprocess.Popen(
-                [*supervise, kafka_config.LOG, doomed_folder, *command, *kafka_config.MAIN],
+                [*supervise, kafka_config.LOG, doomed_folder, *command, "kafka.Kafka", properties],
                 cwd=folder,
                 env=_environment(),
                 bufsize=0,
@@ -252,6 +257,23 @@ class Broker:
             partial = known.with_name(f"{known.name}.{os.getpid()}")
             partial.write_bytes(kafka_config.checkpoint_of(self.data_dir))
             partial.replace(known)
+
+    def _wait_until_fenced(self) -> None:
+        """Return once the controller has ended the session of a broker that crashed."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        # A broker that crashed while it started may have no session, and nothing is logged then.
+        patience_ends: float | None = None
+        while True:
+            log, now = self._log(), time.monotonic()
+            if kafka_config.FENCED in log or (patience_ends and now > patience_ends):
+                return
+            if patience_ends is None and kafka_config.LOOKS_AT_SESSIONS in log:
+                patience_ends = now + FENCING_PATIENCE_S
+            if not self.running:
+                raise self.failure("ended while it recovered from a crash")
+            if now > deadline:
+                raise self.failure(f"did not recover from a crash within {START_TIMEOUT_S:g} s")
+            time.sleep(0.05)
 
     def _wait_until_ready(self) -> None:
         """Return once it listens, is our cluster, and coordinates groups and transactions."""

@@ -133,6 +133,9 @@ class Flow(threading.Thread):
         reader.close()
 
 
+SHIFT_AFTER_S, LEAST_S = 8, 24  # of feeding: when the amounts move, and how long at least
+
+
 class Feed(threading.Thread):
     """Produces events at a steady rate until told to stop, and then what moves all partitions past
     the last pane."""
@@ -155,13 +158,13 @@ class Feed(threading.Thread):
         rng = np.random.default_rng(7)
         i, ms = 0, START_MS
         begun = time.monotonic()
-        while not self.ended.is_set():
+        while not self.ended.is_set() or i < LEAST_S * self.rate:
             while i < (time.monotonic() - begun) * self.rate:
                 # Twenty times faster than time, and up to 4 s out of order; some are later than
                 # is allowed.
                 ms += 20_000 // self.rate
                 behind = int(rng.integers(0, 4000)) if i % 500 else 60_000
-                shift = 1.0 if i > 30 * self.rate else 0.0
+                shift = 1.0 if i > SHIFT_AFTER_S * self.rate else 0.0
                 body = event(rng, i, ms - behind, shift)
                 self._producer.produce(
                     "inference", orjson.dumps(body) if i % 700 else b"{broken", partition=i % 3
