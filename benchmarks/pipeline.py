@@ -121,7 +121,7 @@ def bare(servers: str, n: int) -> dict[str, float]:
 
 def ingest(path: Path, n: int) -> dict[str, float]:
     """One ingest worker in this process until all `n` events are committed."""
-    from driftline.stream.config import load
+    from driftline.stream.config.document import load
     from driftline.stream.ingest import Ingest
     from driftline.stream.run import references
 
@@ -151,7 +151,7 @@ def ingest(path: Path, n: int) -> dict[str, float]:
 
 def detect(path: Path, until_ms: int) -> dict[str, float]:
     """One detect worker in this process until it has closed every pane up to `until_ms`."""
-    from driftline.stream.config import load
+    from driftline.stream.config.document import load
     from driftline.stream.detect import Detect
     from driftline.stream.run import references
 
@@ -203,7 +203,7 @@ def run(n: int, rounds: int, windows: str) -> dict[str, Any]:
         NewTopic,  # pyright: ignore[reportPrivateImportUsage]
     )
 
-    from driftline.stream.broker import Broker
+    from driftline.stream.broker.node import Broker
 
     with tempfile.TemporaryDirectory() as name, Broker() as broker:
         directory, servers = Path(name), broker.bootstrap_servers

@@ -20,7 +20,7 @@ from ..schemas.errors import DriftlineError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .config import Config
+    from .config.document import Config
 
 app = typer.Typer(
     name="driftline",
@@ -51,7 +51,7 @@ class TailTopic(StrEnum):
 
 
 def _load(path: Path) -> Config:
-    from .config import load
+    from .config.document import load
 
     return load(path)
 
@@ -68,7 +68,7 @@ def demo(
     ] = None,
 ) -> None:
     """A real broker, a real year of flights, a live page: the first alert within a minute."""
-    from .demo import demo as run_demo
+    from .demo.show import demo as run_demo
 
     raise typer.Exit(run_demo(directory, speed, once, live))
 
@@ -87,7 +87,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Look at a topic and propose driftline.yaml."""
-    from .init import look, show, write
+    from .init.propose import look, show, write
 
     properties: dict[str, str] = {"bootstrap.servers": bootstrap_servers}
     for entry in kafka or []:
@@ -363,7 +363,7 @@ def broker(
     ] = None,
 ) -> None:
     """Run a real Apache Kafka in the foreground, without Docker."""
-    from .broker import main as run_broker
+    from .broker.node import main as run_broker
 
     raise typer.Exit(run_broker(port, data_dir))
 

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
 
 from ..schemas.errors import DriftlineError, TopicError
 from ..schemas.units import format_duration
-from .config import Config
+from .config.document import Config
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ import orjson
 from ..detectors.profile import Kind
 from ..schemas.deadletter import Reason
 from ..schemas.errors import ConfigError, EventError, show_value
-from .config import Input
+from .config.document import Input
 
 Path = tuple[str, ...]
 

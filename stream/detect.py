@@ -20,7 +20,7 @@ from ..schemas.cloudevents import VERDICT_TYPE, headers, source_of
 from ..schemas.errors import EventError
 from ..schemas.pane import KIND_HEADER, PROGRESS, Delta, Progress
 from .clients import Aborted, Transactions, consumer, ensure_topics, instance_name
-from .config import Config
+from .config.document import Config
 from .ingest import committed, dead_letter, raise_unless_passing
 from .monitor import START, Mark, Monitor, Verdict
 from .profiles import Reference

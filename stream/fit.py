@@ -9,7 +9,7 @@ from typing import Any
 from ..detectors.profile import Kind, LeftOut, Profile, category_name, fit, infer_kind
 from ..schemas.errors import DriftlineError, EventError, ProfileError
 from ..schemas.verdict import unit_key
-from .config import ModelConfig
+from .config.document import ModelConfig
 from .decode import parse_json, show_path
 from .profiles import Reference
 

@@ -37,7 +37,7 @@ from .clients import (
     instance_name,
     partition_count,
 )
-from .config import Config
+from .config.document import Config
 from .profiles import Reference
 from .summarise import Messages, Summariser, Summary, summarisers
 

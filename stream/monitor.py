@@ -21,7 +21,7 @@ from ..schemas.errors import EventError
 from ..schemas.pane import Delta, PartitionProgress, Progress
 from ..schemas.units import MAX_TIME_MS, MIN_TIME_MS, iso_ms
 from ..schemas.verdict import parse_unit_key, unit_key, verdict_id
-from .config import Config, ModelConfig
+from .config.document import Config, ModelConfig
 from .deltas import to_panes
 from .profiles import Reference
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..schemas.errors import EventError
 from ..schemas.pane import PartitionProgress, Progress
 from .accounting import Counts
-from .config import Config
+from .config.document import Config
 from .monitor import Monitor, Verdict
 from .profiles import Reference
 from .sources import Batch

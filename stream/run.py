@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from ..schemas.errors import ConfigError, DriftlineError, ProfileError
 from . import profiles
-from .config import Config
+from .config.document import Config
 from .profiles import Reference
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def run_stage(config: Config, stage: Stage, log_level: str = "INFO") -> int:
         DriftlineError: the configuration, a reference or a topic is wrong.
     """
     if stage == "alert":
-        from .alert import main
+        from .alert.stage import main
 
         _watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
         return main(config, log_level)

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, TopicPartition
 from ..schemas.errors import DriftlineError, TopicError
 from ..schemas.units import iso_ms
 from .clients import consumer, partition_count
-from .config import Config
+from .config.document import Config
 from .ingest import raise_unless_passing
 from .summarise import Messages
 

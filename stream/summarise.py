@@ -22,7 +22,7 @@ from ..schemas.pane import Delta
 from ..schemas.units import format_duration, iso_ms
 from ..schemas.verdict import unit_key
 from .accounting import Counts
-from .config import Config, Input, ModelConfig
+from .config.document import Config, Input, ModelConfig
 from .decode import Decoder, Wanted, event_times
 from .deltas import to_delta
 from .profiles import Reference

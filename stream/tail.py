@@ -27,9 +27,9 @@ from ..schemas.alert import Alert
 from ..schemas.errors import ConfigError, EventError, TopicError
 from ..schemas.units import parse_time_ms
 from ..schemas.verdict import Verdict
-from . import wording
+from .alert import wording
 from .clients import consumer
-from .config import Config
+from .config.document import Config
 
 What = Literal["drift", "alerts"]
 

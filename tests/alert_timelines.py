@@ -15,7 +15,7 @@ from typing import Any
 from driftline.schemas.alert import Alert
 from driftline.schemas.units import iso_ms, parse_time_ms
 from driftline.schemas.verdict import Verdict, verdict_id
-from driftline.stream import alerting
+from driftline.stream.alert import lifecycle
 
 START_MS = parse_time_ms("2026-11-21T08:00:00.000Z")
 EFFECTS = {"D": 0.3, "C": 1.5, "·": 0.0}
@@ -93,8 +93,8 @@ def alerts_of(
     table: dict[str, Any] = {} if rows is None else rows
     for one in verdicts:
         fields = one.model_dump()
-        key = alerting.key_of(fields)
-        table[key], alert = alerting.step(table.get(key), fields, resolve_after)
+        key = lifecycle.key_of(fields)
+        table[key], alert = lifecycle.step(table.get(key), fields, resolve_after)
         if alert is not None:
             yield alert
 

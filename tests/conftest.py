@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from driftline.stream.broker import Broker
+from driftline.stream.broker.node import Broker
 
 
 @pytest.fixture(scope="session")

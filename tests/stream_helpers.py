@@ -14,7 +14,7 @@ import orjson
 
 from driftline.detectors import Columns, summarize
 from driftline.schemas.pane import Delta, PartitionProgress, Progress
-from driftline.stream.config import Config, load
+from driftline.stream.config.document import Config, load
 from driftline.stream.deltas import to_delta
 from driftline.stream.fit import collect, fit_rows
 from driftline.stream.monitor import Monitor, Verdict

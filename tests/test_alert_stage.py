@@ -1,6 +1,6 @@
 """The alert stage on a real broker: killed, stopped, joined, and nothing lost.
 
-What the stage should publish is what `alerting.step` makes of the same verdicts without Kafka; a
+What the stage should publish is what `lifecycle.step` makes of the same verdicts without Kafka; a
 subscriber who ignores a message equal to the one before under the same key must have exactly that.
 """
 
@@ -27,11 +27,11 @@ from driftline.schemas.alert import Alert
 from driftline.schemas.cloudevents import verdict_headers
 from driftline.schemas.errors import ConfigError, TopicError
 from driftline.schemas.verdict import Verdict
-from driftline.stream.alert import build_app, main
-from driftline.stream.broker import Broker
+from driftline.stream.alert.faust_settings import faust_settings
+from driftline.stream.alert.stage import build_app, main
+from driftline.stream.broker.node import Broker
 from driftline.stream.clients import ensure_topics
-from driftline.stream.config import Config, load
-from driftline.stream.faust_settings import faust_settings
+from driftline.stream.config.document import Config, load
 
 RESOLVE_AFTER = 2
 WAIT_S = 60.0
@@ -104,8 +104,9 @@ class Bench:
         """A worker, through the command line or, with faults built in, through `main`."""
         command = ["-m", "driftline.stream.cli", "run", "--stage", "alert", "--config"]
         if patch:
-            run = "import sys; from driftline.stream import alert, config\n"
-            command = ["-c", f"{run}{patch}\nsys.exit(alert.main(config.load(sys.argv[1])))"]
+            run = "import sys; from driftline.stream.alert import stage\n"
+            run += "from driftline.stream.config import document\n"
+            command = ["-c", f"{run}{patch}\nsys.exit(stage.main(document.load(sys.argv[1])))"]
         log = open(self.directory / "worker.log", "ab")  # noqa: SIM115
         worker = subprocess.Popen(
             [sys.executable, *command, str(self.path)], stderr=log, cwd=self.directory
@@ -349,11 +350,11 @@ def test_a_worker_that_stood_still_does_not_publish_what_is_over(bench: Bench) -
     #   b           ├── takes over, finishes ─────────────▶
     rng = random.Random(6)
     a = bench.start(
-        "import time\nstep = alert.alerting.step\n"
+        "import time\nstep = stage.lifecycle.step\n"
         "def slow(*a):\n"
         "    time.sleep(0.02)\n"
         "    return step(*a)\n"
-        "alert.alerting.step = slow"
+        "stage.lifecycle.step = slow"
     )
     bench.publish(look(0, rng))
     bench.wait_until(bench.complete)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from driftline.schemas.alert import alert_id
 from driftline.schemas.verdict import Verdict
-from driftline.stream import alerting, wording
+from driftline.stream.alert import lifecycle, wording
 
 # F fires, S gets worse, R resolves, B resolves and fires, in the column of the verdict that did it.
 TIMELINES = {
@@ -144,12 +144,12 @@ def test_a_long_alert_names_the_first_and_the_newest_and_its_row_stays_small() -
     first, over = alerts[0], alerts[1]
     drifted = [v.id for v in verdicts if v.drifted and v.detector != "detector_39"]
     assert max(sizes) < 10_000
-    assert len(over.verdicts) == alerting.MAX_VERDICTS
+    assert len(over.verdicts) == lifecycle.MAX_VERDICTS
     assert over.verdicts[0] == first.verdicts[0] == drifted[0]
     # 64 of the 80 series are followed: the newest ids are the last ones of those.
     followed = {f"{n.partition(' ')[0]}|{n.partition(' ')[2]}" for n in names[:64]}
     newest = [v.id for v in verdicts if v.drifted and f"{v.detector}|{v.window.size}" in followed]
-    assert over.verdicts[1:] == newest[-(alerting.MAX_VERDICTS - 1) :]
+    assert over.verdicts[1:] == newest[-(lifecycle.MAX_VERDICTS - 1) :]
     assert sizes[-1] < 150
 
 
@@ -209,7 +209,7 @@ def test_quiet_verdicts_cost_no_write() -> None:
 ks 5m         · · D · · · ·
 ks 1h         · · · · D · ·
 """):
-        new, _ = alerting.step(rows[-1], one.model_dump(), 2)
+        new, _ = lifecycle.step(rows[-1], one.model_dump(), 2)
         if new is not rows[-1]:
             rows.append(new)
     # D at 2, two quiet of 5m, D at 4, two quiet of 1h
@@ -220,7 +220,7 @@ def test_step_leaves_the_row_it_was_given() -> None:
     row: Any = None
     for one in drawn("ks 5m         D C · D · ·"):
         before = copy.deepcopy(row)
-        new, _ = alerting.step(row, one.model_dump(), 2)
+        new, _ = lifecycle.step(row, one.model_dump(), 2)
         assert row == before
         row = orjson.loads(orjson.dumps(new))
         assert row == new
@@ -229,7 +229,7 @@ def test_step_leaves_the_row_it_was_given() -> None:
 def test_a_row_of_another_version_is_refused_with_the_remedy() -> None:
     row: Any = {"v": 2, "floor": "", "firing": None}
     with pytest.raises(ValueError, match=r"version 2 for 'delay.temperature'.*run the alert"):
-        alerting.step(row, verdict("D", 0).model_dump(), 1)
+        lifecycle.step(row, verdict("D", 0).model_dump(), 1)
 
 
 # Any stream of verdicts: columns of three series of two features of two models.
@@ -314,7 +314,7 @@ def test_the_order_among_features_is_irrelevant(
     verdicts = stream(columns)
     lanes: dict[str, list[Verdict]] = {}
     for one in verdicts:
-        lanes.setdefault(alerting.key_of(one.model_dump()), []).append(one)
+        lanes.setdefault(lifecycle.key_of(one.model_dump()), []).append(one)
     mixed: list[Verdict] = []
     waiting = [list(lane) for lane in lanes.values()]
     while waiting:
@@ -335,7 +335,7 @@ def test_alerts_of_a_key_follow_each_other_and_end(
     alerts: dict[str, list[Any]] = {}
     for alert in alerts_of(verdicts, resolve_after):
         alerts.setdefault(alert.key, []).append(alert)
-    drifted = {alerting.key_of(v.model_dump()) for v in verdicts if v.drifted}
+    drifted = {lifecycle.key_of(v.model_dump()) for v in verdicts if v.drifted}
     assert set(alerts) == drifted
     for found in alerts.values():
         assert found[-1].state == "resolved"

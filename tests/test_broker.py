@@ -22,12 +22,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from driftline.schemas.errors import BrokerError
-from driftline.stream import kafka_config, kafka_jars, ports
-from driftline.stream.broker import Broker, main
+from driftline.stream.broker import jars as kafka_jars
+from driftline.stream.broker import ports, settings
+from driftline.stream.broker.node import Broker, main
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 FOREGROUND = (
-    "import sys; from pathlib import Path; from driftline.stream.broker import main;"
+    "import sys; from pathlib import Path; from driftline.stream.broker.node import main;"
     " sys.exit(main(None, Path(sys.argv[1]) if sys.argv[1:] else None))"
 )
 
@@ -261,7 +262,7 @@ def test_sigkill_of_the_parent_ends_the_jvm_and_removes_its_data():
     """The thread that started it is gone, and a fork of the parent keeps the pipes open."""
     script = (
         "import multiprocessing as mp, threading, time\n"
-        "from driftline.stream.broker import Broker\n"
+        "from driftline.stream.broker.node import Broker\n"
         "broker = Broker()\n"
         "starter = threading.Thread(target=broker.start); starter.start(); starter.join()\n"
         "fork = mp.get_context('fork').Process(target=time.sleep, args=(60,)); fork.start()\n"
@@ -377,7 +378,7 @@ def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path):
 
 def test_cluster_ids_never_begin_with_a_hyphen():
     """Kafka's tool would take it for an option; one in 64 random ones would."""
-    ids = {kafka_config.new_id() for _ in range(2000)}
+    ids = {settings.new_id() for _ in range(2000)}
     assert len(ids) == 2000
     assert all(len(text) == 22 and text[0] != "-" for text in ids)
 
@@ -447,7 +448,7 @@ def jars(kafka: Broker) -> list[str]:
 
 def test_processes_that_fetch_at_once_fetch_each_jar_once(tmp_path: Path, jars: list[str]):
     script = (
-        "from driftline.stream.kafka_jars import classpath\n"
+        "from driftline.stream.broker.jars import classpath\n"
         "print(*(path.name for path in classpath(print)), sep='\\n')"
     )
     home, repository = tmp_path / "home", tmp_path / "repository"

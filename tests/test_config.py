@@ -29,7 +29,7 @@ from driftline.schemas.units import (
     parse_time_ms,
     parse_window,
 )
-from driftline.stream.config import (
+from driftline.stream.config.document import (
     FIELDS,
     MODEL_KEYS,
     SHARED_KEYS,
@@ -39,7 +39,7 @@ from driftline.stream.config import (
     load,
     parse_path,
 )
-from driftline.stream.config_kafka import CONSUMER_ONLY, PRODUCER_ONLY, RESERVED, SECRET
+from driftline.stream.config.kafka import CONSUMER_ONLY, PRODUCER_ONLY, RESERVED, SECRET
 
 HERE = Path(__file__).parent / "config"
 DETECTORS = {

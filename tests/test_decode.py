@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftline.schemas.errors import ConfigError, EventError
-from driftline.stream.config import Input, ModelConfig
+from driftline.stream.config.document import Input, ModelConfig
 from driftline.stream.decode import Decoder, Wanted, event_time, event_times, parse_json
 from driftline.stream.fit import collect, fit_rows
 from driftline.stream.profiles import Reference

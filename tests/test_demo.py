@@ -30,10 +30,13 @@ from scipy.stats import rankdata
 
 from driftline.schemas.errors import DriftlineError
 from driftline.schemas.inference import InferenceEvent
-from driftline.stream import alerting, demo_data, demo_files, demo_view
-from driftline.stream import demo as demo_module
-from driftline.stream.demo import demo
-from driftline.stream.demo_data import (
+from driftline.stream.alert import lifecycle
+from driftline.stream.demo import files as demo_files
+from driftline.stream.demo import flights as demo_data
+from driftline.stream.demo import show as demo_module
+from driftline.stream.demo import view as demo_view
+from driftline.stream.demo.files import Files
+from driftline.stream.demo.flights import (
     DAY_MS,
     FEBRUARY_MS,
     YEAR_MS,
@@ -43,9 +46,9 @@ from driftline.stream.demo_data import (
     Truth,
     Year,
 )
-from driftline.stream.demo_files import Files
-from driftline.stream.demo_view import DRIFT, LARGE, QUIET, Scene, bar, page, sentence, story
-from driftline.stream.demo_watch import Picture
+from driftline.stream.demo.show import demo
+from driftline.stream.demo.view import DRIFT, LARGE, QUIET, Scene, bar, page, sentence, story
+from driftline.stream.demo.watch import Picture
 from driftline.stream.replay import Replay
 from driftline.stream.sources import Batch, file_rows
 from driftline.stream.summarise import Messages
@@ -105,8 +108,8 @@ def picture(files: Files, first_days: list[Event]) -> Picture:
     ):
         value = orjson.loads(verdict.value)
         found.verdict(value)
-        key = alerting.key_of(value)
-        rows[key], alert = alerting.step(rows.get(key), value, 3)
+        key = lifecycle.key_of(value)
+        rows[key], alert = lifecycle.step(rows.get(key), value, 3)
         if alert is not None:
             found.alert(alert)
     found.counts = replay.counts

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from driftline.schemas.alert import Alert
 from driftline.schemas.verdict import Verdict
 from driftline.stream.cli import app
-from driftline.stream.config import MODEL_KEYS, Alerts, Config, Ingest, Input, Topics, load
+from driftline.stream.config.document import MODEL_KEYS, Alerts, Config, Ingest, Input, Topics, load
 
 ROOT = Path(__file__).parent.parent
 TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")

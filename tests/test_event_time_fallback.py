@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from driftline.schemas.deadletter import Reason
-from driftline.stream.config import load
+from driftline.stream.config.document import load
 from driftline.stream.fit import collect, fit_rows
 from driftline.stream.summarise import Messages, Summary, summarisers
 

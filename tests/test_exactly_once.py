@@ -28,7 +28,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
 
-from driftline.stream.broker import Broker
+from driftline.stream.broker.node import Broker
 
 START_MS = 1_700_000_000_000
 PANE_MS = 10_000

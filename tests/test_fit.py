@@ -20,7 +20,7 @@ from stream_helpers import BASE, config_of, python_json
 
 from driftline.schemas.errors import ConfigError, DriftlineError, ProfileError
 from driftline.stream import profiles
-from driftline.stream.config import ModelConfig
+from driftline.stream.config.document import ModelConfig
 from driftline.stream.decode import Decoder, Wanted
 from driftline.stream.fit import Fitted, collect, fit_rows
 from driftline.stream.run import references

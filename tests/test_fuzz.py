@@ -36,7 +36,7 @@ from stream_helpers import (
 
 from driftline.schemas.deadletter import Reason, parse_dead_letter_headers
 from driftline.schemas.pane import Delta, Progress
-from driftline.stream.broker import Broker
+from driftline.stream.broker.node import Broker
 from driftline.stream.ingest import Ingest
 from driftline.stream.monitor import Monitor
 

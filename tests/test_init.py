@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from driftline.schemas.errors import ConfigError, DriftlineError, TopicError
-from driftline.stream.broker import Broker
-from driftline.stream.config import load
-from driftline.stream.init import Findings, examine, look, show, write
-from driftline.stream.init_fields import map_fields
-from driftline.stream.init_format import recognise
-from driftline.stream.init_kinds import feature_kind, time_unit
-from driftline.stream.init_report import compose
-from driftline.stream.init_sample import Message, Sample
-from driftline.stream.init_time import Lag, Timed, disorder, lag, rate_per_s, suggest
+from driftline.stream.broker.node import Broker
+from driftline.stream.config.document import load
+from driftline.stream.init.fields import map_fields
+from driftline.stream.init.format import recognise
+from driftline.stream.init.kinds import feature_kind, time_unit
+from driftline.stream.init.propose import Findings, examine, look, show, write
+from driftline.stream.init.report import compose
+from driftline.stream.init.sample import Message, Sample
+from driftline.stream.init.time import Lag, Timed, disorder, lag, rate_per_s, suggest
 
 NOW = 1_736_942_400_000  # 2025-01-15T12:00:00Z; Kafka refuses timestamps of the future
 SERVERS = {"bootstrap.servers": "localhost:9092"}
@@ -246,7 +246,7 @@ def test_a_topic_that_is_not_there_is_named_with_those_that_are(
 def test_a_broker_that_does_not_answer_is_named(
     free_port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from driftline.stream.init_sample import read_sample
+    from driftline.stream.init.sample import read_sample
 
     with pytest.raises(DriftlineError, match=f"127.0.0.1:{free_port}") as caught:
         read_sample({"bootstrap.servers": f"127.0.0.1:{free_port}"}, "inference", 10, timeout_s=1)

@@ -29,7 +29,7 @@ from stream_helpers import (
 from driftline.detectors.windows import WindowBank
 from driftline.schemas.errors import EventError
 from driftline.schemas.pane import Delta, Progress
-from driftline.stream.config import Config
+from driftline.stream.config.document import Config
 from driftline.stream.monitor import START, Mark, Monitor, Verdict
 from driftline.stream.profiles import Reference
 

@@ -20,7 +20,7 @@ import pytest
 
 from driftline.detectors import detectors
 from driftline.schemas.errors import ConfigError
-from driftline.stream.config import load
+from driftline.stream.config.document import load
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE / "plugin_example"

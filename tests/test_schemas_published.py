@@ -27,7 +27,7 @@ from driftline.schemas.deadletter import (
 from driftline.schemas.errors import EventError
 from driftline.schemas.pane import Delta, PartitionProgress, Progress
 from driftline.schemas.verdict import Verdict
-from driftline.stream.broker import Broker
+from driftline.stream.broker.node import Broker
 
 OK = CONTRACTS["verdict"].examples[0]
 

@@ -17,9 +17,9 @@ from alert_timelines import alerts_of, drawn, verdict
 from confluent_kafka import Producer
 
 from driftline.schemas.errors import ConfigError, TopicError
-from driftline.stream.broker import Broker
+from driftline.stream.broker.node import Broker
 from driftline.stream.clients import ensure_topics
-from driftline.stream.config import Config, load
+from driftline.stream.config.document import Config, load
 from driftline.stream.tail import tail
 
 WAIT_S = 60.0

@@ -1,0 +1,1 @@
+"""The alert stage: verdicts become alerts that fire and resolve."""

@@ -1,0 +1,1 @@
+"""`driftline demo`: a year of flights through a real broker."""

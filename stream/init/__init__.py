@@ -1,0 +1,1 @@
+"""`driftline init`: look at a topic and propose a `driftline.yaml`."""
