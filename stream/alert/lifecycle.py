@@ -8,8 +8,8 @@
                        firing         resolved (every series that fired has been quiet twice)
 
 An alert's key is (model, segment, feature); the *series* of a key are its (detector, window size).
-One drifted verdict fires, since a detector decides at a level calibrated for the whole monitor:
-asking for a second opinion here would change the false-alarm rate that was promised.
+One drifted verdict fires, since a detector decides at a level chosen for the whole monitor: asking
+for a second opinion here would change how often that level gives a false alarm.
 
 `starts_at` is the end of the window of the first drifted verdict, in event time: what the wall
 clock said when the verdict was read differs between a live run, a restart and a replay, and the
