@@ -115,6 +115,7 @@ def run(n: int) -> dict[str, Any]:
 
         begun = time.process_time()
         verdicts = sum(1 for _ in work.run(read()))
+        gc.collect()
         readings.append((n, resident_bytes()))
         late_half = np.array(readings[len(readings) // 2 :], np.float64)
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -71,6 +71,19 @@ class Detector(Protocol):
     ) -> list[list[Outcome]]:
         """One outcome per window (outer) and feature index (inner), in the order given."""
         ...
+
+
+def plan_of(
+    profile: Profile, names: Callable[[Kind], Sequence[str]]
+) -> list[tuple[Detector, list[int]]]:
+    """(detector, indices of the features it tests), given the detectors' names of each kind."""
+    known = detectors()
+    plan: dict[str, tuple[Detector, list[int]]] = {}
+    for i, f in enumerate(profile.features):
+        for name in names(f.kind):
+            if f.kind in known[name].kinds:
+                plan.setdefault(name, (known[name], []))[1].append(i)
+    return list(plan.values())
 
 
 @cache

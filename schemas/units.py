@@ -197,6 +197,47 @@ def _parse_window_mapping(spec: Mapping[Any, object]) -> Window:
     return TimeWindow(window.size_ms, hop_ms, f"{window.label} hop {hop_label}")
 
 
+@dataclass(frozen=True, slots=True)
+class FalseAlarms:
+    """How often a false alarm is bearable: once in so many events, or in so much time.
+
+    events, ms: the mean distance between two false alarms; exactly one of them is given.
+    label: what the user wrote.
+    """
+
+    events: float | None
+    ms: float | None
+    label: str
+
+
+def parse_false_alarms(text: object) -> FalseAlarms:
+    """A budget of false alarms: `1 per 30d`, `2 per 1w`, `1 per 100000 events`.
+
+    Raises ValueError, whose message has the rule and an example, for anything else.
+
+    >>> parse_false_alarms("2 per 1w")
+    FalseAlarms(events=None, ms=302400000.0, label='2 per 1w')
+    """
+    rule = "false_alarms is a number per time or per events: 1 per 30d, 1 per 100000 events"
+    label = " ".join(text.split()) if isinstance(text, str) else ""
+    match = re.fullmatch(r"(\d{1,9}) per (.+)", label, re.ASCII)
+    if match is None or int(match[1]) < 1:
+        raise ValueError(rule)
+    count, per = int(match[1]), match[2]
+    if found := _EVENTS.fullmatch(per):
+        events = int(found[1].replace("_", "").replace(",", ""))
+        if events < 1:
+            raise ValueError(rule)
+        return FalseAlarms(events / count, None, label)
+    try:
+        ms = parse_duration_ms(per)
+    except ValueError as error:
+        raise ValueError(f"{rule} ({error})") from None
+    if ms < 1:
+        raise ValueError(rule)
+    return FalseAlarms(None, ms / count, label)
+
+
 def iso_ms(ms: int) -> str:
     """`ms` since the epoch as `2026-11-21T08:00:00.123Z`.
 

@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration, 3 a check found dr
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -111,9 +112,17 @@ def fit(
     until: Annotated[str | None, typer.Option(help="End of the range, not included.")] = None,
     events: Annotated[int | None, typer.Option(min=1, help="Only so many first events.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model of the file.")] = None,
+    events_per_hour: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-9,
+            help="The model's rate, for `false_alarms`, where the times of the reference events do "
+            "not tell it (they are a sample).",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make the reference profile from reference events."""
+    """Make the reference profile from reference events, and find the levels that keep the budget."""
     from .fit import collect, fit_rows
     from .profiles import save
     from .sources import file_rows, topic_range
@@ -133,8 +142,11 @@ def fit(
             source = {"topic": wanted.input.topic, "since": since, "until": until}
         rows = collect(wanted, values, events)
         fitted = fit_rows(rows, source)
-        save(fitted.reference, wanted.reference)
-        whole = fitted.reference.whole
+        reference = fitted.reference
+        if wanted.false_alarms is not None:
+            reference = _calibrated(wanted, reference, rows, events_per_hour)
+        save(reference, wanted.reference)
+        whole = reference.whole
         results.append(
             {
                 "model": name,
@@ -150,6 +162,7 @@ def fit(
                     {"unit": unit, "column": entry.name, "reason": entry.reason}
                     for unit, entry in fitted.left_out
                 ],
+                "budget": None if reference.budget is None else reference.budget.to_json(),
             }
         )
     if json:
@@ -157,6 +170,43 @@ def fit(
         return
     for result in results:
         _show_fit(result)
+
+
+def _calibrated(model: Any, reference: Any, rows: Any, events_per_hour: float | None) -> Any:
+    """The reference with the levels that keep the model's budget of false alarms."""
+    from rich.progress import Progress
+
+    from .calibrate import keep_budget
+
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(unit: str, done: float) -> None:
+            if unit not in tasks:
+                tasks[unit] = bar.add_task(f"calibrate {unit}", total=1.0)
+            bar.update(tasks[unit], completed=done)
+
+        return keep_budget(
+            model,
+            reference,
+            rows.columns,
+            rows.segments,
+            rows.times_ms,
+            events_per_hour=events_per_hour,
+            progress=show,
+        )
+
+
+def _show_budget(out: Console, budget: Mapping[str, Any]) -> None:
+    for key, found in budget["units"].items():
+        out.print(
+            f"  {key}: one false alarm per {found['ert_events']:,.0f} of its events asked, "
+            f"{found['estimate']:,.0f} estimated (95 %: {found['low']:,.0f} to "
+            f"{found['high']:,.0f}); {len(found['levels'])} tests, {found['replicates']:,} "
+            f"simulated pairs of reference and stream, {found['events']:,} events",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _show_fit(result: dict[str, Any]) -> None:
@@ -178,6 +228,14 @@ def _show_fit(result: dict[str, Any]) -> None:
             markup=False,
             highlight=False,
         )
+    if (budget := result["budget"]) is not None:
+        out.print(
+            f"  false alarms {budget['false_alarms']}, at {budget['events_per_hour']:,.0f} events "
+            "an hour",
+            markup=False,
+            highlight=False,
+        )
+        _show_budget(out, budget)
     if result["refused"]:
         out.print(
             f"  refused      {result['refused']:,} messages, the first: {result['reasons'][0]}",

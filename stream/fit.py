@@ -10,7 +10,7 @@ from ..detectors.profile import Kind, LeftOut, Profile, category_name, fit, infe
 from ..schemas.errors import DriftlineError, EventError, ProfileError
 from ..schemas.verdict import unit_key
 from .config.document import ModelConfig
-from .decode import parse_json, show_path
+from .decode import event_time, parse_json, show_path
 from .profiles import Reference
 
 # A class label written as a number is still a class: so many distinct whole numbers at most.
@@ -21,7 +21,8 @@ _MOST_CLASSES = 20
 class Rows:
     """Reference rows as columns, collected from events.
 
-    refused: events that are none, with the first reasons.
+    refused: events that are none, with the first reasons. times_ms: event times, None where a row
+    does not tell it: only a calibration needs them.
     """
 
     model: ModelConfig
@@ -30,6 +31,7 @@ class Rows:
     refused: int = 0
     reasons: list[str] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
+    times_ms: list[int | None] = field(default_factory=list)
     segments: list[tuple[str, ...]] = field(default_factory=list)
 
     def add(self, value: bytes | None) -> None:
@@ -46,6 +48,7 @@ class Rows:
                 return
             row = self._features(event)
             segment = [self._segment(event, name) for name in self.model.segment_by]
+            time_ms = self._time(event)
         except EventError as error:
             self.refused += 1
             if len(self.reasons) < 5:
@@ -57,11 +60,19 @@ class Rows:
                 column = self.columns[name] = [None] * self.n
             column.append(item)
         self.n += 1
+        self.times_ms.append(time_ms)
         for column in self.columns.values():
             if len(column) < self.n:
                 column.append(None)
         if self.model.segment_by:
             self.segments.append(tuple(category_name(value) or "" for value in segment))
+
+    def _time(self, event: Mapping[str, Any]) -> int | None:
+        try:
+            value = self._at(event, "ts")
+            return None if value is None else event_time(value)
+        except EventError:
+            return None
 
     def _at(self, event: Mapping[str, Any], name: str) -> Any:
         path = (self.model.input.fields or {}).get(name, (name,))

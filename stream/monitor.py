@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from ..detectors.base import Detector, Outcome, detectors
+from ..detectors.base import Detector, Outcome, plan_of
 from ..detectors.panes import OpenPane, Pane
 from ..detectors.profile import Profile
 from ..detectors.windows import Window, WindowBank
@@ -120,7 +120,10 @@ class _Unit:
 @dataclass(frozen=True, slots=True)
 class _Model:
     config: ModelConfig
+    # Level of a test that has no level of its own in `levels`.
     alpha: float
+    # Unit key → (feature, detector, window) → level, where a budget of false alarms is kept.
+    levels: Mapping[str, Mapping[tuple[str, str, str], float]]
     # (detector, indices of the features it tests), per unit profile id.
     plans: Mapping[str, Sequence[tuple[Detector, Sequence[int]]]]
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
@@ -395,21 +398,17 @@ def _too_few(window: Window, min_events: int) -> str | None:
 
 
 def _model(config: ModelConfig, reference: Reference) -> _Model:
-    known = detectors()
     plans: dict[str, list[tuple[Detector, list[int]]]] = {}
     n_tests = 0
     for _, profile in reference.units.values():
-        plan: dict[str, tuple[Detector, list[int]]] = {}
-        for i, f in enumerate(profile.features):
-            for name in config.detectors_for(f.kind):
-                detector = known[name]
-                if f.kind in detector.kinds:
-                    plan.setdefault(name, (detector, []))[1].append(i)
-        plans[profile.id] = list(plan.values())
-        n_tests += sum(len(features) for _, features in plan.values())
+        plans[profile.id] = plan = plan_of(profile, config.detectors_for)
+        n_tests += sum(len(features) for _, features in plan)
     # One look at the model makes this many tests; Bonferroni shares the level out among them.
     alpha = config.alpha / max(1, n_tests * len(config.windows))
-    return _Model(config, alpha, plans, reference.units)
+    levels: dict[str, Mapping[tuple[str, str, str], float]] = {}
+    if config.false_alarms is not None and reference.budget is not None:
+        levels = {key: found.levels for key, found in reference.budget.units.items()}
+    return _Model(config, alpha, levels, plans, reference.units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +450,8 @@ class _Words:
         feature = unit.profile.features[outcome.feature].name
         model = unit.model.config.name
         alpha = unit.model.alpha
+        if (levels := unit.model.levels.get(unit.key)) is not None:
+            alpha = levels[feature, detector, window.label]
         ident = verdict_id(
             model, unit.segment, feature, detector, window.label, window.end_ms, unit.profile.id
         )

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from ..detectors.calibration import Calibration
 from ..detectors.profile import Profile
 from ..schemas.errors import ProfileError
 from ..schemas.verdict import unit_key
@@ -26,16 +27,47 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class Budget:
+    """The budget of false alarms that a reference was calibrated for, and what was found.
+
+    false_alarms: as in driftline.yaml. pane_ms: length of a pane. events_per_hour: of the model.
+    units: unit key → the levels of its tests.
+    """
+
+    false_alarms: str
+    pane_ms: int
+    events_per_hour: float
+    units: Mapping[str, Calibration]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "false_alarms": self.false_alarms,
+            "pane_ms": self.pane_ms,
+            "events_per_hour": self.events_per_hour,
+            "units": {key: found.to_json() for key, found in sorted(self.units.items())},
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Budget:
+        units = {key: Calibration.from_json(found) for key, found in data["units"].items()}
+        return Budget(
+            str(data["false_alarms"]), int(data["pane_ms"]), float(data["events_per_hour"]), units
+        )
+
+
+@dataclass(frozen=True)
 class Reference:
     """The profiles of one model: the whole of it, and one per segment.
 
     units: unit key → (segment, profile); the whole model's key is the model's name alone.
     source: where the rows came from, for people.
+    budget: the levels that keep a budget of false alarms, None where none was asked for.
     """
 
     model: str
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
     source: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget | None = None
 
     @property
     def whole(self) -> Profile:
@@ -60,6 +92,8 @@ def save(reference: Reference, url: str) -> None:
         "source": dict(reference.source),
         "units": units,
     }
+    if reference.budget is not None:
+        document["budget"] = reference.budget.to_json()
     try:
         fs, path = fsspec.core.url_to_fs(url)
         fs.makedirs(path, exist_ok=True)
@@ -126,4 +160,6 @@ def _reference(
             f"the reference at {url!r} has no profile of the whole model; fit it again with "
             "`driftline fit`"
         )
-    return Reference(model, units, document.get("source", {}))
+    said = document.get("budget")
+    budget = None if said is None else Budget.from_json(said)
+    return Reference(model, units, document.get("source", {}), budget)

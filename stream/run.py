@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from ..schemas.errors import ConfigError, DriftlineError, ProfileError
 from . import profiles
+from .calibrate import check_calibration
 from .config.document import Config
 from .profiles import Reference
 
@@ -57,6 +58,8 @@ def references(config: Config) -> dict[str, Reference]:
                 f"the reference of model {name!r} was fitted by segments {sorted(segments)}, and "
                 f"`segment_by` is {list(wanted)}; fit it again with `driftline fit`"
             )
+        if model.false_alarms is not None:
+            check_calibration(model, reference)
         found[name] = reference
     return found
 

@@ -107,6 +107,7 @@ def test_every_default(tmp_path: Path) -> None:
         "score": "auto",
         "detectors": {"numeric": ("ks", "missing_rate"), "categorical": ("chi_squared",)},
         "alpha": 0.01,
+        "false_alarms": None,
         "min_events": 30,
         "slots": "exact",
         "max_categories": 1000,

@@ -62,13 +62,6 @@ REQUIRED: dict[str, tuple[str, str]] = {
         "write `windows: [5m, 1h, 2000 events]`",
     ),
 }
-# Keys that are known and not there.
-UNAVAILABLE: dict[str, tuple[str, str]] = {
-    "false_alarms": (
-        "calibration to a number of false alarms is not available in this version",
-        "use alpha: 0.01, the level of one look at the whole model",
-    ),
-}
 
 
 def load(
@@ -197,9 +190,7 @@ class _Reader:
 
     def _unknown(self, section: Mapping[str, Any], at: Place, known: Collection[str]) -> None:
         for key in section:
-            if key in UNAVAILABLE:
-                self._report((*at, key), section[key], *UNAVAILABLE[key])
-            elif key not in known:
+            if key not in known:
                 self._report_unknown((*at, key), known)
 
     def _report_unknown(self, place: Place, known: Collection[str]) -> None:

@@ -14,12 +14,26 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ...schemas.errors import ABSENT
-from ...schemas.units import EventWindow, TimeWindow, Window, format_duration, parse_window
+from ...schemas.units import (
+    EventWindow,
+    FalseAlarms,
+    TimeWindow,
+    Window,
+    format_duration,
+    parse_window,
+)
 from .kafka import Kafka, Role, read_properties
 from .sections import (
     RESERVED_FEATURES,
@@ -33,6 +47,7 @@ from .sections import (
 from .values import (
     Mistake,
     Section,
+    budget,
     duration,
     integer,
     level,
@@ -88,6 +103,8 @@ class ModelConfig(Section):
     """Kind → names of detectors; a boolean feature is tested as a categorical one."""
     alpha: Annotated[float, BeforeValidator(level)] = 0.01
     """Level of one look at the whole model, shared out among its tests."""
+    false_alarms: Annotated[FalseAlarms, BeforeValidator(budget)] | None = None
+    """How often the whole model may alarm for nothing; in place of `alpha`."""
     min_events: Annotated[int, BeforeValidator(integer(2, 1_000_000_000, 30))] = 30
     slots: Annotated[int | Literal["exact"], BeforeValidator(slot_count)] = "exact"
     max_categories: Annotated[int, BeforeValidator(integer(2, 1_000_000, 1000))] = 1000
@@ -106,6 +123,14 @@ class ModelConfig(Section):
             return value
         directory = (info.context or {}).get("directory", ".")
         return os.path.normpath(os.path.join(os.path.abspath(directory), os.path.expanduser(value)))
+
+    @model_validator(mode="after")
+    def _one_level(self) -> Self:
+        if self.false_alarms is not None and "alpha" in self.model_fields_set:
+            rule = "alpha and false_alarms both say when a test decides"
+            remedy = "remove one of them"
+            raise mistaken(Mistake(("false_alarms",), self.false_alarms.label, rule, remedy))
+        return self
 
     @field_validator("windows", mode="before")
     @classmethod

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
-from ...schemas.units import format_duration, parse_bytes, parse_duration_ms
+from ...schemas.units import (
+    FalseAlarms,
+    format_duration,
+    parse_bytes,
+    parse_duration_ms,
+    parse_false_alarms,
+)
 
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 MAX_PREFIX = 235
@@ -142,6 +148,13 @@ def level(value: object) -> float:
         rule = "alpha is a probability between 0 and 1, both excluded"
         raise wrong(value, rule, "write for example 0.01")
     return float(value)
+
+
+def budget(value: object) -> FalseAlarms:
+    try:
+        return parse_false_alarms(value)
+    except ValueError as error:
+        raise wrong(value, str(error), "write for example 1 per 30d") from None
 
 
 def slot_count(value: object) -> int | str:

@@ -1,0 +1,517 @@
+"""Maximum mean discrepancy (MMD), looked at with every event, with a known time to a false alarm."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from .kernels import (
+    Float32,
+    Float64,
+    as_rows,
+    gram,
+    median_bandwidth,
+    row_means,
+    scaled,
+    sides,
+    small_gram,
+    sums_after,
+    sums_before,
+)
+
+# The Gram matrix of so many reference rows takes 576 MB while thresholds are simulated.
+MAX_REFERENCE = 12_000
+# Simulated alarms that the thresholds rest on, at least: with fewer the ERT is off by over 10 %.
+_MIN_ALARMS = 100
+# Simulated streams that must still be silent where a block of looks begins, likewise.
+_MIN_SILENT = 100
+# Up to this ‖z‖² float32 keeps kernel values to 1e-6; rows further out are done in float64.
+_FLOAT32_NORM = 16.0
+# Running sums are taken afresh after so many events, before their rounding adds up to 1e-7.
+_RESUM_EVENTS = 4096
+_FORMAT = "driftline.online_mmd.v1"
+
+
+class Looks(NamedTuple):
+    """Per event (row) and window size (column).
+
+    statistic: unbiased MMD² of the window that ends with this event; NaN while it is not full.
+    threshold: what it is compared with; NaN likewise. drifted: statistic > threshold.
+    """
+
+    statistic: Float64
+    threshold: Float64
+    drifted: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What `OnlineMMD.fit` found; it never changes.
+
+    reference_window: (m, d), the part of the reference that windows are compared with.
+    centre: (d,), mean of the reference. bandwidth: σ.
+    reference_term: Σ_{i≠j} k(x_i, x_j) / m(m-1) over the reference window.
+    thresholds: (2·largest window, sizes); row e is for event number e, the last row for all after.
+    """
+
+    window_sizes: tuple[int, ...]
+    ert: float
+    seed: int
+    n_bootstraps: int
+    bandwidth: float
+    centre: Float64
+    reference_window: Float64
+    reference_term: float
+    thresholds: Float64
+
+
+class OnlineMMD:
+    """Do the newest vectors still come from the distribution of the reference? Asked at every event.
+
+    The statistic is the unbiased MMD² (Gaussian kernel, median bandwidth) between a fixed part of
+    the reference and the last w events, for each window size w. Choose it for embeddings and other
+    vectors where delay counts; `mmd_permutation_test` is for closed windows and gives a p-value.
+
+    `ert`, the expected run time, belongs to the whole detector: without drift, the first alarm of
+    *any* size comes on average `ert` events after the smallest window is full. Every size that is
+    full has an equal share in the alarms. With one size, that is the plain case of the paper.
+    Where `ert` is well above the window, runs are longer than that: docs/mmd.md has figures.
+    After an alarm the detector goes on looking, and alarms cluster; `reset` begins a new run.
+
+    Cost per event: one kernel value per row of the reference window and up to two per event of the
+    largest window, whatever the number of sizes. Memory: about 4·(w + 256)² bytes, for ever.
+    Misses what a kernel of one bandwidth cannot see, and needs w events to see slight drift.
+
+    Source: Gretton et al. (2012), equation 3; Cobb, Van Looveren & Klaise (2022), "Sequential
+    multivariate change detection with calibrated and memoryless false detection rates".
+
+    >>> rng = np.random.default_rng(0)
+    >>> detector = OnlineMMD.fit(rng.normal(size=(300, 4)), window_sizes=(50,), ert=500, seed=1)
+    >>> detector.update(rng.normal(size=(100, 4))).drifted.any()
+    np.False_
+    >>> looks = detector.update(rng.normal(2.0, size=(10, 4)))
+    >>> int(looks.drifted[:, 0].argmax())
+    5
+    """
+
+    def __init__(self, fitted: Fitted) -> None:
+        self.fitted = fitted
+        self._largest = max(fitted.window_sizes)
+        # Events between two moves of the buffer: more compute kernel values outside the band,
+        # fewer copy more.
+        self._room = min(max(self._largest, 64), 256)
+        reference = scaled(fitted.reference_window, fitted.centre, fitted.bandwidth)
+        self._reference = sides(reference)[1]
+        self._reference32 = self._reference.astype(np.float32)
+        # Filled anew by every step: memory the system hands out afresh costs more than the sums.
+        self._scratch = np.empty(self._room * (self._largest + self._room), np.float32)
+        self._scratch_reference = np.empty(self._room * len(reference), np.float32)
+        self.reset()
+
+    @classmethod
+    def fit(
+        cls,
+        reference: npt.ArrayLike,
+        window_sizes: Sequence[int] = (50, 200, 800),
+        *,
+        ert: float,
+        seed: int = 0,
+        n_bootstraps: int = 5_000,
+    ) -> Self:
+        """Take bandwidth and reference window from `reference` (n, d), and simulate thresholds.
+
+        The reference window is n - 2·max(window_sizes) rows drawn by `seed`.
+
+        Raises:
+            ValueError: a window under 2 events or over a third of the reference, a size given
+                twice, an ERT that the simulation cannot reach, a reference that is empty, constant,
+                not finite, or over 12,000 rows.
+        """
+        rows = as_rows(reference, "reference")
+        if len(rows) == 0:
+            raise ValueError("the reference is empty; give rows to compare with")
+        sizes = _checked_sizes(window_sizes, len(rows))
+        _check_ert(ert, n_bootstraps, sizes)
+        rng = np.random.default_rng(seed)
+        centre = rows.mean(axis=0)
+        bandwidth = median_bandwidth(rows, rng)
+        chosen = np.sort(rng.permutation(len(rows))[2 * max(sizes) :])
+        left, right = sides(scaled(rows, centre, bandwidth))
+        kernel = gram(left.astype(np.float32), right.astype(np.float32))
+        np.fill_diagonal(kernel, 0.0)
+        m = len(chosen)
+        inside = gram(left[chosen], right[chosen])
+        np.fill_diagonal(inside, 0.0)
+        return cls(
+            Fitted(
+                window_sizes=sizes,
+                ert=float(ert),
+                seed=seed,
+                n_bootstraps=n_bootstraps,
+                bandwidth=bandwidth,
+                centre=centre,
+                reference_window=rows[chosen],
+                reference_term=float(inside.sum()) / (m * (m - 1)),
+                thresholds=_thresholds(_block_maxima(kernel, sizes, n_bootstraps, rng), sizes, ert),
+            )
+        )
+
+    def reset(self) -> None:
+        """Begin a new run: empty windows, the same thresholds from their first."""
+        w, d = self._largest, self.fitted.reference_window.shape[1]
+        side = w + self._room
+        self._seen = 0
+        self._since_resum = 0
+        # Position of the next event; those before it, down to position - w, are kept.
+        self._position = w
+        self._rows = np.zeros((side, d))
+        self._norms = np.zeros(side)
+        self._left32, self._right32 = np.zeros((2, side, d + 2), np.float32)
+        # Kernel values of the kept events among one another, 0 on the diagonal and where there is
+        # no event yet; and the mean kernel value of each with the reference window.
+        self._kernel = np.zeros((side, side), np.float32)
+        self._to_reference = np.zeros(side)
+        # Per window size: Σ_{i<j} k(y_i, y_j) and Σ of the means, over the current window.
+        self._pairs = np.zeros(len(self.fitted.window_sizes))
+        self._means = np.zeros(len(self.fitted.window_sizes))
+
+    @property
+    def bandwidth(self) -> float:
+        """σ of k(x, y) = exp(-‖x - y‖² / 2σ²)."""
+        return self.fitted.bandwidth
+
+    @property
+    def reference_window(self) -> Float64:
+        """The rows (m, d) of the reference that windows are compared with."""
+        return self.fitted.reference_window
+
+    @property
+    def seen(self) -> int:
+        """Events since the start or the last `reset`."""
+        return self._seen
+
+    @property
+    def window(self) -> Float64:
+        """The newest events (up to the largest window size, d), oldest first."""
+        kept = min(self._seen, self._largest)
+        rows = self._rows[self._position - kept : self._position]
+        return rows * self.fitted.bandwidth + self.fitted.centre
+
+    def update(self, batch: npt.ArrayLike) -> Looks:
+        """Take events (n, d), oldest first, and test at each of them.
+
+        How a stream is cut into batches changes statistics by rounding (under 1e-6) only.
+
+        Raises:
+            ValueError: another number of features, NaN or infinity; then nothing was taken.
+        """
+        events = as_rows(batch, "batch", self.fitted.reference_window.shape[1])
+        count = len(events)
+        statistic = np.empty((count, len(self.fitted.window_sizes)))
+        first = self._seen
+        done = 0
+        while done < count:
+            if self._position == len(self._kernel):
+                self._move()
+            step = min(count - done, len(self._kernel) - self._position)
+            statistic[done : done + step] = self._take(events[done : done + step])
+            done += step
+        numbers = np.arange(first, first + count)
+        table = self.fitted.thresholds
+        threshold = table[np.minimum(numbers, len(table) - 1)]
+        statistic[np.isnan(threshold)] = np.nan
+        with np.errstate(invalid="ignore"):
+            return Looks(statistic, threshold, statistic > threshold)
+
+    def _take(self, events: Float64) -> Float64:
+        """Statistics (n, sizes) at events that fit into the buffer."""
+        fitted = self.fitted
+        start, stop = self._position, self._position + len(events)
+        kept = start - self._largest + 1
+        rows = scaled(events, fitted.centre, fitted.bandwidth)
+        self._place(rows, start, stop)
+        self._fill_kernel(kept, start, stop)
+
+        statistic = np.empty((len(events), len(fitted.window_sizes)))
+        # Early events are compared with rows of zeros, kernel included, where there were none.
+        for k, w in enumerate(fitted.window_sizes):
+            entering = sums_before(self._kernel, start, stop, w - 1)
+            leaving = sums_after(self._kernel, start - w, stop - w, w - 1)
+            pairs = self._pairs[k] + np.cumsum(np.subtract(entering, leaving, dtype=np.float64))
+            to_reference = self._to_reference
+            change = to_reference[start:stop] - to_reference[start - w : stop - w]
+            means = self._means[k] + np.cumsum(change)
+            statistic[:, k] = (
+                fitted.reference_term + pairs * (2.0 / (w * (w - 1))) - means * (2.0 / w)
+            )
+            self._pairs[k], self._means[k] = pairs[-1], means[-1]
+        self._position = stop
+        self._seen += len(events)
+        self._since_resum += len(events)
+        if self._since_resum >= _RESUM_EVENTS:
+            self._resum()
+        return statistic
+
+    def _place(self, rows: Float64, start: int, stop: int) -> None:
+        self._rows[start:stop] = rows
+        self._norms[start:stop] = np.einsum("ij,ij->i", rows, rows)
+        # Rows too far for float32 are not read from there.
+        with np.errstate(over="ignore"):
+            self._left32[start:stop], self._right32[start:stop] = sides(rows)
+
+    def _fill_kernel(self, kept: int, start: int, stop: int) -> None:
+        """Kernel values of the new events with the kept ones, themselves and the reference."""
+        if self._norms[kept:stop].max() <= _FLOAT32_NORM:
+            new = self._left32[start:stop]
+            square = small_gram(new, self._right32[kept:stop], self._scratch)
+            to_reference = small_gram(new, self._reference32, self._scratch_reference)
+        else:
+            left, right = sides(self._rows[kept:stop])
+            square = gram(left[start - kept :], right).astype(np.float32)
+            to_reference = gram(left[start - kept :], self._reference)
+        # Events before the first are zeros, which would look like events at the centre.
+        square[:, : max(self._largest - self._seen - 1, 0)] = 0.0
+        self._kernel[start:stop, kept:stop] = square
+        self._kernel[kept:start, start:stop] = square[:, : start - kept].T
+        diagonal = np.arange(start, stop)
+        self._kernel[diagonal, diagonal] = 0.0
+        self._to_reference[start:stop] = row_means(to_reference)
+
+    def _move(self) -> None:
+        """Move the newest events to the front of the buffer."""
+        w, end = self._largest, self._position
+        self._kernel[:w, :w] = self._kernel[end - w : end, end - w : end]
+        kept = (self._rows, self._norms, self._left32, self._right32, self._to_reference)
+        for array in kept:
+            array[:w] = array[end - w : end]
+        self._position = w
+
+    def _resum(self) -> None:
+        for k, w in enumerate(self.fitted.window_sizes):
+            newest = slice(self._position - w, self._position)
+            self._pairs[k] = 0.5 * self._kernel[newest, newest].sum(dtype=np.float64)
+            self._means[k] = self._to_reference[newest].sum()
+        self._since_resum = 0
+
+    def to_bytes(self) -> bytes:
+        """Parameters and state as one safetensors file; see `from_bytes`."""
+        fitted = self.fitted
+        newest = slice(self._position - self._largest, self._position)
+        arrays = {
+            "centre": fitted.centre,
+            "reference_window": fitted.reference_window,
+            "thresholds": fitted.thresholds,
+            "rows": self._rows[newest],
+            "kernel": self._kernel[newest, newest],
+            "to_reference": self._to_reference[newest],
+            "pairs": self._pairs,
+            "means": self._means,
+        }
+        values = {
+            "window_sizes": fitted.window_sizes,
+            "ert": fitted.ert,
+            "seed": fitted.seed,
+            "n_bootstraps": fitted.n_bootstraps,
+            "bandwidth": fitted.bandwidth,
+            "reference_term": fitted.reference_term,
+            "seen": self._seen,
+            "since_resum": self._since_resum,
+            "position": self._position,
+        }
+        # One entry: safetensors writes several in any order, and equal states give equal bytes.
+        return save_arrays(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            {_FORMAT: json.dumps(values)},
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The detector that `to_bytes` was called on; it goes on to the same bits.
+
+        Raises:
+            ValueError: these bytes are not from `to_bytes`.
+        """
+        try:
+            arrays = load_arrays(data)
+            length = int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+            values = json.loads(metadata[_FORMAT])
+            detector = cls(
+                Fitted(
+                    window_sizes=tuple(values["window_sizes"]),
+                    ert=values["ert"],
+                    seed=values["seed"],
+                    n_bootstraps=values["n_bootstraps"],
+                    bandwidth=values["bandwidth"],
+                    centre=arrays["centre"],
+                    reference_window=arrays["reference_window"],
+                    reference_term=values["reference_term"],
+                    thresholds=arrays["thresholds"],
+                )
+            )
+            detector._seen = values["seen"]
+            detector._since_resum = values["since_resum"]
+            detector._position = values["position"]
+            newest = slice(detector._position - detector._largest, detector._position)
+            detector._place(arrays["rows"], newest.start, newest.stop)
+            detector._kernel[newest, newest] = arrays["kernel"]
+            detector._to_reference[newest] = arrays["to_reference"]
+            detector._pairs[:] = arrays["pairs"]
+            detector._means[:] = arrays["means"]
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{len(data)} bytes are not a saved OnlineMMD ({error}); give what to_bytes() "
+                "returned, or fit again"
+            ) from error
+        return detector
+
+
+def _checked_sizes(window_sizes: Sequence[int], n: int) -> tuple[int, ...]:
+    sizes = tuple(int(size) for size in window_sizes)
+    if not sizes or min(sizes) < 2 or len(set(sizes)) < len(sizes):
+        raise ValueError(
+            f"window_sizes is {list(window_sizes)}; give different sizes of at least 2 events"
+        )
+    if n > MAX_REFERENCE:
+        raise ValueError(
+            f"the reference has {n} rows; at most {MAX_REFERENCE} are used: give a sample of it"
+        )
+    # Two windows' worth of rows make a simulated stream; the reference window is no smaller than
+    # the windows compared with it.
+    if n < 3 * max(sizes):
+        raise ValueError(
+            f"a window of {max(sizes)} events is too large for a reference of {n} rows, which "
+            f"must be at least three times as many; the largest possible window is {n // 3}"
+        )
+    return sizes
+
+
+def _check_ert(ert: float, n_bootstraps: int, sizes: tuple[int, ...]) -> None:
+    looks = 2 * max(sizes) - min(sizes) + 1
+    if not (math.isfinite(ert) and ert > 1.0):
+        raise ValueError(f"ert is {ert}; it must be a number of events above 1")
+    alarms = n_bootstraps * -math.expm1(looks * math.log1p(-1.0 / ert))
+    if alarms < _MIN_ALARMS:
+        needed = math.ceil(n_bootstraps * _MIN_ALARMS / alarms) if alarms > 0 else "more"
+        raise ValueError(
+            f"{n_bootstraps} simulated streams of {looks} looks hold {alarms:.1f} alarms at "
+            f"ert={ert:g}; thresholds rest on at least {_MIN_ALARMS}: raise n_bootstraps to "
+            f"{needed}, or lower ert"
+        )
+    silent = n_bootstraps * math.exp((max(sizes) - min(sizes)) * math.log1p(-1.0 / ert))
+    if silent < _MIN_SILENT:
+        raise ValueError(
+            f"at ert={ert:g}, {silent:.1f} of {n_bootstraps} simulated streams are silent until "
+            f"the window of {max(sizes)} events is full, {max(sizes) - min(sizes)} looks after the "
+            f"smallest; its thresholds rest on at least {_MIN_SILENT}: raise ert or n_bootstraps, "
+            "or leave that window out"
+        )
+
+
+def _block_starts(sizes: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Event numbers at which thresholds change: as a window fills, then after 1, 2, 4, 8, … looks.
+
+    They fall fast at first and settle within a window; the last block holds for ever.
+    """
+    filled = sorted({size - 1 for size in sizes})
+    starts: list[int] = []
+    for begin, end in zip(filled, [*filled[1:], 2 * max(sizes)], strict=True):
+        starts.append(begin)
+        length = 1
+        # What is left at the end joins the block before it, unless it is as long.
+        while begin + 2 * length <= end:
+            starts.append(begin + length)
+            length *= 2
+    return np.array(starts)
+
+
+def _thresholds(highest: Float64, sizes: tuple[int, ...], ert: float) -> Float64:
+    """Thresholds (2·largest size, sizes) under which streams without drift alarm at 1/ert per look.
+
+    `highest` is what `_block_maxima` simulated. In each block of looks, the streams without an
+    alarm so far lose the share 1 - (1 - 1/ert)^looks.
+    """
+    length = 2 * max(sizes)
+    starts = _block_starts(sizes)
+    n_bootstraps = len(highest)
+    thresholds = np.full((length, len(sizes)), np.nan)
+    silent = np.arange(n_bootstraps)
+    stops = [*starts[1:], length]
+    for b, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        full = [k for k, size in enumerate(sizes) if size - 1 <= start]
+        survive = (1.0 - 1.0 / ert) ** (stop - min(sizes) + 1)
+        if len(silent) < _MIN_SILENT and start >= max(sizes):
+            # An ERT much shorter than the window: those before were settled on more.
+            thresholds[start:] = thresholds[start - 1]
+            break
+        # Rounded against the whole run, so that rounding does not add up over blocks.
+        alarms = max(len(silent) - round(n_bootstraps * survive), 0)
+        values = highest[silent, b][:, full]
+        ranked = -np.sort(-values, axis=0)
+        # Equal shares: a stream alarms where any of its sizes is among that size's highest c;
+        # c is the largest for which no more than `alarms` streams do.
+        rank = np.empty(values.shape, np.int64)
+        np.put_along_axis(
+            rank, np.argsort(-values, axis=0, kind="stable"), np.arange(len(silent))[:, None], 0
+        )
+        best = np.sort(rank.min(axis=1))
+        c = int(best[min(alarms, len(best) - 1)])
+        below = ranked[min(c, len(ranked) - 1)]
+        thresholds[start:stop, full] = 0.5 * (ranked[c - 1] + below) if c > 0 else below
+        silent = silent[(values <= thresholds[start, full]).all(axis=1)]
+    return thresholds
+
+
+def _block_maxima(
+    kernel: Float32,
+    sizes: tuple[int, ...],
+    n_bootstraps: int,
+    rng: np.random.Generator,
+) -> Float64:
+    """The highest statistic of each replicate (row) in each block, per size; -inf before full.
+
+    Every replicate draws its own reference window and its own stream of 2·largest size events from
+    the reference rows, without replacement, so that the finite reference is part of the law.
+    """
+    starts = _block_starts(sizes)
+    length = 2 * max(sizes)
+    n = len(kernel)
+    m = n - length
+    row_sums = kernel.sum(axis=1, dtype=np.float64)
+    total = float(row_sums.sum())
+    highest = np.full((n_bootstraps, len(starts), len(sizes)), -np.inf)
+    ones = np.ones(length, np.float32)
+    drawn = np.empty((length, n), np.float32)
+    square = np.empty((length, length), np.float32)
+    for replicate in range(n_bootstraps):
+        stream = rng.permutation(n)[:length]
+        # mode="clip" is what lets `take` write to `out` directly.
+        kernel.take(stream, axis=0, out=drawn, mode="clip")
+        drawn.take(stream, axis=1, out=square, mode="clip")
+        within = (square @ ones).astype(np.float64)
+        to_reference = row_sums[stream] - within
+        reference_term = (total - 2.0 * row_sums[stream].sum() + within.sum()) / (m * (m - 1))
+        running = np.concatenate([[0.0], np.cumsum(to_reference)])
+        for k, w in enumerate(sizes):
+            change = sums_before(square, w, length, w - 1) - sums_after(
+                square, 0, length - w, w - 1
+            )
+            pairs = np.concatenate([[0.5 * float(square[:w, :w].sum())], change])
+            np.cumsum(pairs, out=pairs)
+            statistic = (
+                reference_term
+                + pairs * (2.0 / (w * (w - 1)))
+                - (running[w:] - running[:-w]) * (2.0 / (m * w))
+            )
+            begin = int(np.searchsorted(starts, w - 1))
+            highest[replicate, begin:, k] = np.maximum.reduceat(statistic, starts[begin:] - (w - 1))
+    return highest

@@ -1,0 +1,153 @@
+"""A model's budget of false alarms → a calibration of each of its units.
+
+The whole model and every segment are tested on their own, so each gets an equal part of the budget:
+with U units, each may alarm once in U times the distance asked for. A segment sees only its share
+of the events, which is taken into account where the budget counts events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..detectors.base import plan_of
+from ..detectors.calibration import Calibration, calibrate
+from ..schemas.errors import ProfileError
+from ..schemas.units import FalseAlarms, format_duration
+from ..schemas.verdict import unit_key
+from .config.document import ModelConfig
+from .profiles import Budget, Reference
+
+HOUR_MS = 3_600_000
+REFIT = "run `driftline fit` again"
+
+
+def keep_budget(
+    config: ModelConfig,
+    reference: Reference,
+    columns: Mapping[str, Sequence[Any]],
+    segments: Sequence[tuple[str, ...]],
+    times_ms: Sequence[int | None],
+    *,
+    events_per_hour: float | None = None,
+    progress: Callable[[str, float], None] = lambda unit, share: None,
+) -> Reference:
+    """The reference with the levels that keep the configured budget, from the rows it was fitted on.
+
+    Args:
+        columns, segments, times_ms: the rows, in the order they came.
+        events_per_hour: the model's rate, where the times of the rows do not tell it: rows that are
+            a sample of the stream come too rarely.
+        progress: called with a unit's key and its share done.
+
+    Raises:
+        ProfileError: the rate is not known, or the reference cannot support the budget.
+    """
+    budget = config.false_alarms
+    assert budget is not None
+    known = [i for i, t in enumerate(times_ms) if t is not None]
+    per_ms = _rate(config, [times_ms[i] for i in known], len(times_ms), events_per_hour)
+    # Whether values follow each other can only be seen in the order of time.
+    order = np.arange(len(times_ms))
+    if len(known) == len(times_ms):
+        order = np.argsort(np.array(times_ms, np.int64), kind="stable")
+    whole = unit_key(config.name, {})
+    found: dict[str, Calibration] = {}
+    for key, (segment, profile) in sorted(reference.units.items()):
+        rows = order.tolist()
+        if key != whole:
+            wanted = tuple(segment[name] for name in config.segment_by)
+            rows = [i for i in rows if segments[i] == wanted]
+        share = len(rows) / len(times_ms)
+        own = {name: [columns[name][i] for i in rows] for name in profile.names}
+        try:
+            found[key] = calibrate(
+                profile,
+                own,
+                plan_of(profile, config.detectors_for),
+                config.windows,
+                pane_events=max(1, round(per_ms * share * config.pane_ms)),
+                ert_events=_distance(budget, per_ms) * len(reference.units) * share,
+                pane_ms=config.pane_ms,
+                min_events=config.min_events,
+                progress=lambda done, key=key: progress(key, done),
+            )
+        except ProfileError as error:
+            raise ProfileError(
+                f"{key}: `false_alarms: {budget.label}` cannot be kept: {error}"
+            ) from error
+    known_budget = Budget(budget.label, config.pane_ms, per_ms * HOUR_MS, found)
+    return replace(reference, budget=known_budget)
+
+
+def _rate(
+    config: ModelConfig,
+    times_ms: Sequence[int | None],
+    n: int,
+    events_per_hour: float | None,
+) -> float:
+    """Events per millisecond of the whole model."""
+    if events_per_hour is not None:
+        return events_per_hour / HOUR_MS
+    known = [t for t in times_ms if t is not None]
+    span = max(known) - min(known) if known else 0
+    if len(known) < n or span < config.pane_ms:
+        have = "do not say when they happened"
+        if known and len(known) == n:
+            have = f"all lie within {format_duration(span)}"
+        raise ProfileError(
+            f"model {config.name!r}: `false_alarms` needs to know how many events a pane holds, and "
+            f"the reference rows {have}; say it with --events-per-hour, or fit on rows with event "
+            "times"
+        )
+    return (n - 1) / span
+
+
+def _distance(budget: FalseAlarms, per_ms: float) -> float:
+    """Events of the model between two false alarms."""
+    if budget.events is not None:
+        return budget.events
+    assert budget.ms is not None
+    return budget.ms * per_ms
+
+
+def check_calibration(config: ModelConfig, reference: Reference) -> None:
+    """Whether the reference's calibration is for what the configuration asks for.
+
+    Raises:
+        ProfileError: there is none, or it is for other windows, detectors or panes.
+    """
+    where = f"the reference of model {config.name!r} at {config.reference!r}"
+    assert config.false_alarms is not None
+    budget, asked = reference.budget, config.false_alarms.label
+    if budget is None:
+        raise ProfileError(
+            f"{where} was fitted without `false_alarms`, which the configuration asks for; {REFIT}"
+        )
+    if budget.false_alarms != asked:
+        raise ProfileError(
+            f"{where} was calibrated for `false_alarms: {budget.false_alarms}`, and the "
+            f"configuration asks for {asked}; {REFIT}"
+        )
+    if budget.pane_ms != config.pane_ms:
+        raise ProfileError(
+            f"{where} was calibrated for panes of {format_duration(budget.pane_ms)}, and `pane` is "
+            f"{format_duration(config.pane_ms)}; {REFIT}"
+        )
+    for key, (_, profile) in reference.units.items():
+        wanted = {
+            (profile.features[i].name, detector.name, window.label)
+            for detector, features in plan_of(profile, config.detectors_for)
+            for i in features
+            for window in config.windows
+        }
+        levels = set(budget.units[key].levels)
+        if wanted != levels:
+            feature, name, size = min(wanted ^ levels)
+            raise ProfileError(
+                f"{where} was calibrated for other windows or detectors than the configuration "
+                f"names ({name} of {feature} in {size}, for one); {REFIT}"
+            )

@@ -1,0 +1,293 @@
+"""Levels found by simulation: what they are made from, and whether they keep their budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from driftline.detectors import Columns, Detector, Profile, WindowBank, detectors, fit, summarize
+from driftline.detectors.calibration import Calibration, calibrate, expected
+from driftline.detectors.resample import Draw, NumericRows, Rows, correlation_time
+from driftline.detectors.run_length import FOREVER_MS, Simulator, distance
+from driftline.schemas.errors import ProfileError
+from driftline.schemas.units import parse_window
+
+PANE = 100
+SMALL = (parse_window("300 events"),)
+
+
+def plan_of(profile: Profile) -> list[tuple[Detector, list[int]]]:
+    known = detectors()
+    numeric = list(range(profile.n_numeric))
+    others = list(range(profile.n_numeric, len(profile.features)))
+    plan = [(known["ks"], numeric), (known["missing_rate"], numeric)]
+    plan.append((known["chi_squared"], others))
+    return [(detector, features) for detector, features in plan if features]
+
+
+def mixed(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    """A continuous, a tied and a gappy numeric feature, and skewed categories."""
+    p = [0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.006, 0.004]
+    return {
+        "smooth": rng.normal(size=n),
+        "tied": rng.integers(0, 8, n).astype(float),
+        "gappy": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
+        "class": [str(c) for c in rng.choice(list("abcdefgh"), n, p=p)],
+    }
+
+
+def normals(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    return {"x": rng.normal(size=n), "y": rng.normal(size=n)}
+
+
+def levels_for(
+    columns: dict[str, Any], ert_events: float = 1500, seed: int = 0, **more: Any
+) -> Calibration:
+    profile, _ = fit(columns)
+    return calibrate(
+        profile,
+        columns,
+        plan_of(profile),
+        SMALL,
+        pane_events=PANE,
+        ert_events=ert_events,
+        seed=seed,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Any]:
+    return normals(1500, np.random.default_rng(4))
+
+
+@pytest.fixture(scope="module")
+def calibrated(reference: dict[str, Any]) -> Calibration:
+    return levels_for(reference)
+
+
+def test_every_test_of_the_plan_has_a_level_between_zero_and_one(calibrated: Calibration) -> None:
+    assert set(calibrated.levels) == {
+        (feature, detector, "300 events")
+        for feature in ("x", "y")
+        for detector in ("ks", "missing_rate")
+    }
+    assert all(0 < level < 1 for level in calibrated.levels.values())
+    assert calibrated.low < calibrated.ert_events < calibrated.high
+    assert calibrated.estimate == pytest.approx(1500, rel=0.02)
+
+
+def test_the_same_seed_gives_the_same_levels_and_another_does_not(
+    reference: dict[str, Any], calibrated: Calibration
+) -> None:
+    shares: list[float] = []
+    assert levels_for(reference, progress=shares.append) == calibrated
+    assert all(0 < share <= 1 for share in shares)
+    assert shares[-1] == 1.0
+    assert levels_for(reference, seed=1).levels != calibrated.levels
+
+
+def test_fewer_false_alarms_mean_smaller_levels(
+    reference: dict[str, Any], calibrated: Calibration
+) -> None:
+    rarer = levels_for(reference, 6000)
+    assert rarer.rate < calibrated.rate
+    for key in calibrated.levels:
+        assert rarer.levels[key] < calibrated.levels[key], key
+
+
+def test_it_survives_json(calibrated: Calibration) -> None:
+    text = json.dumps(calibrated.to_json(), allow_nan=False)
+    assert Calibration.from_json(json.loads(text)) == calibrated
+
+
+def test_damaged_json_is_refused(calibrated: Calibration) -> None:
+    whole = calibrated.to_json()
+    with pytest.raises(ProfileError, match="calibration format 99.*calibrate again"):
+        Calibration.from_json({**whole, "format": 99})
+    del whole["rate"]
+    with pytest.raises(ProfileError, match="damaged.*'rate'"):
+        Calibration.from_json(whole)
+
+
+@pytest.mark.parametrize(
+    ("n", "ert_events", "message"),
+    [
+        # 1,500 rows at 25 events each
+        (1500, 40_000, "1,500 rows support at most 1 false alarm per 37,500 events.*1,600 rows"),
+        (150, 2_000, "150 reference rows.*at least 200"),
+        # the window needs 300 events before it is tested at all
+        (1500, 600, "tested after 300 events.*longer time"),
+    ],
+)
+def test_a_budget_that_cannot_be_supported_is_refused(
+    n: int, ert_events: float, message: str
+) -> None:
+    with pytest.raises(ProfileError, match=message):
+        levels_for(normals(n, np.random.default_rng(0)), ert_events)
+
+
+def test_rows_that_follow_each_other_support_less() -> None:
+    rng = np.random.default_rng(5)
+    walk = np.zeros(3000)
+    for i in range(1, len(walk)):
+        walk[i] = 0.9 * walk[i - 1] + rng.normal()
+    with pytest.raises(ProfileError, match="that follow each other.*carry the information"):
+        levels_for({"x": walk}, 20_000)
+
+
+def test_a_pane_without_events_is_refused(reference: dict[str, Any]) -> None:
+    profile, _ = fit(reference)
+    with pytest.raises(ValueError, match="pane_events is 0"):
+        calibrate(profile, reference, plan_of(profile), SMALL, pane_events=0, ert_events=1000)
+
+
+def test_moving_values_keeps_atoms_ranks_and_what_is_missing() -> None:
+    values = np.array([5.0, 1.0, 2.0, 2.0, np.nan, 4.0, 2.0, np.inf])
+    f = NumericRows.of("x", values)
+    rng = np.random.default_rng(1)
+    at = np.arange(len(values))
+    for _ in range(50):
+        moved = f.moved_values(at, rng.random(len(at)))
+        assert moved[[2, 3, 6]].tolist() == [2.0, 2.0, 2.0]  # an atom stays
+        assert np.isnan(moved[4])
+        assert moved[7] == np.inf
+        # between the halves of the ways to the neighbours, so in the same order
+        assert 0.5 <= moved[1] < 1.5
+        assert 3.0 <= moved[5] < 4.5
+        assert 4.5 <= moved[0] < 5.5
+
+
+def test_single_values_drawn_twice_do_not_tie_and_atoms_do() -> None:
+    rng = np.random.default_rng(2)
+    columns = {"smooth": rng.normal(size=300), "tied": rng.integers(0, 5, 300).astype(float)}
+    profile, _ = fit(columns)
+    draw = Draw(Rows.of(profile, columns), 1000, (7, 0))
+    reference, stream = draw.columns()
+    assert len({*reference["smooth"], *stream["smooth"]}) == 1300
+    assert {*reference["tied"], *stream["tied"]} == {0.0, 1.0, 2.0, 3.0, 4.0}
+
+
+def test_whole_rows_are_drawn_so_that_dependence_stays() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=500)
+    columns = {"x": x, "y": -x, "sign": ["+" if v > 0 else "-" for v in x]}
+    profile, _ = fit(columns)
+    _, stream = Draw(Rows.of(profile, columns), 2000, (1, 2)).columns()
+    assert np.corrcoef(stream["x"], stream["y"])[0, 1] < -0.99
+    agree = [(v > 0) == (s == "+") for v, s in zip(stream["x"], stream["sign"], strict=True)]
+    assert np.mean(agree) > 0.99
+
+
+def test_blocks_are_as_long_as_the_memory_asks() -> None:
+    rng = np.random.default_rng(6)
+    noise = rng.normal(size=8000)
+    series = np.zeros(8000)
+    for i in range(1, 8000):
+        series[i] = 0.8 * series[i - 1] + noise[i]
+    assert correlation_time(noise) == 1.0
+    assert correlation_time(series) == pytest.approx(9.0, rel=0.3)  # (1 + φ) / (1 - φ)
+    profile, _ = fit({"x": series})
+    rows = Rows.of(profile, {"x": series})
+    drawn = rows.draw(5000, np.random.default_rng(0))
+    joints = int((np.diff(drawn) % rows.n != 1).sum())
+    assert rows.block > 50
+    assert joints == pytest.approx(5000 / rows.block, abs=1)
+
+
+def test_the_distance_is_that_of_scipy() -> None:
+    from scipy import stats
+
+    rng = np.random.default_rng(8)
+    for draw in (lambda n: rng.normal(size=n), lambda n: rng.integers(0, 9, n).astype(float)):
+        for n, m in ((50, 7), (31, 31), (20, 100)):
+            a, b = draw(n), draw(m)
+            d = stats.ks_2samp(a, b, method="asymp").statistic
+            assert distance(np.sort(a), b) == pytest.approx(d * n * m, abs=1e-6)
+
+
+def test_the_quick_looks_are_those_of_the_monitor() -> None:
+    """Bounds and screening must lose nothing: the same looks, the same p-values, as pane by pane
+    through `summarize`, `WindowBank` and the detectors."""
+    columns = mixed(1200, np.random.default_rng(9))
+    profile, _ = fit(columns)
+    rows = Rows.of(profile, columns)
+    hopping = {"size": "9m", "hop": "3m"}
+    windows = [parse_window(w) for w in ("500 events", "12m", hopping)]
+    made: list[Simulator] = [
+        Simulator(
+            profile,
+            rows,
+            plan_of(profile),
+            windows,
+            pane_events=PANE,
+            pane_ms=60_000,
+            min_events=30,
+            seed=3,
+            live=live,
+        )
+        for live in (False, True)
+    ]
+    screen = np.full(len(made[0].tests), np.log(0.1))
+    compared = 0
+    for replicate in range(6):
+        quick, slow = (
+            {
+                (pane, test): log_p
+                for pane, test, log_p in zip(
+                    seen.pane.tolist(), seen.test.tolist(), seen.log_p.tolist(), strict=True
+                )
+            }
+            for seen in (s.run(replicate, 30, screen) for s in made)
+        )
+        compared += len(slow)
+        assert quick.keys() == slow.keys()
+        assert all(abs(quick[key] - slow[key]) < 1e-9 for key in slow)
+    assert compared > 40
+
+
+def test_the_expected_run_time_counts_what_outlives_the_horizon() -> None:
+    rng = np.random.default_rng(10)
+    times = rng.exponential(1000.0, size=(4000, 1))
+    censored = np.where(times <= 1500, times, np.inf)
+    [[estimate]] = expected(censored, 1500.0, np.ones((1, 4000)))
+    assert estimate == pytest.approx(1000, rel=0.06)
+
+
+def first_alarm(
+    calibration: Calibration,
+    reference: dict[str, Any],
+    stream: dict[str, npt.NDArray[Any]],
+    windows: Sequence[Any],
+) -> int | None:
+    profile, _ = fit(reference)
+    plan = plan_of(profile)
+    bank = WindowBank(profile, windows, 60_000, FOREVER_MS)
+    n = len(next(iter(stream.values())))
+    panes = summarize(profile, Columns.of(profile, stream), np.arange(n) // PANE * 60_000)
+    for k, pane in enumerate(panes, 1):
+        due = [w for w in bank.push(k * 60_000, pane) if not w.missing_events]
+        for detector, features in plan:
+            for window, row in zip(due, detector.test(profile, due, features), strict=True):
+                for o in row:
+                    name = profile.features[o.feature].name
+                    if o.significant(calibration.level(name, detector.name, window.label)):
+                        return k * PANE
+    return None
+
+
+def test_fresh_streams_run_as_long_as_asked(calibrated: Calibration) -> None:
+    """Fresh references and fresh streams, not resamples, through the live code. 300 run lengths
+    have a standard error of about 6 %, the levels of about 5 %: 0.8 to 1.25 is three of both."""
+    rng = np.random.default_rng(11)
+    limit = 12_000
+    found = [
+        first_alarm(calibrated, normals(1500, rng), normals(limit, rng), SMALL) for _ in range(300)
+    ]
+    mean = np.mean([limit if t is None else t for t in found])
+    assert 0.8 < mean / calibrated.ert_events < 1.25
