@@ -181,12 +181,15 @@ def calibrate(
     _refuse(rows, ert_events, filled)
     say = progress or (lambda share: None)
     size = _size(simulator, ert_events)
+    done = 0.0
     for _ in range(3):
         screen = _screen(simulator, size, wanted)
         seen = []
         for r in range(size.replicates):
             seen.append(simulator.run(r, size.n_panes, screen))
-            say((r + 1) / size.replicates)
+            # Where it has to begin again, what was said stays said.
+            done = max(done, (r + 1) / size.replicates)
+            say(done)
         scales = _scales(simulator, seen, screen, size)
         runs = _runs(seen, scales, size, pane_events)
         solved = _solve(runs, ert_events, scales.ceiling)

@@ -144,7 +144,10 @@ def check_calibration(config: ModelConfig, reference: Reference) -> None:
             for i in features
             for window in config.windows
         }
-        levels = set(budget.units[key].levels)
+        found = budget.units.get(key)
+        if found is None or found.profile != profile.id:
+            raise ProfileError(f"{where} was calibrated on other rows than its own; {REFIT}")
+        levels = set(found.levels)
         if wanted != levels:
             feature, name, size = min(wanted ^ levels)
             raise ProfileError(
