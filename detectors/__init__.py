@@ -7,6 +7,8 @@ Detector.test(profile, windows) -> Outcomes
 """
 
 from .base import Detector, Effect, Outcome, detectors
+from .mmd import mmd_permutation_test
+from .online_mmd import OnlineMMD
 from .panes import Columns, OpenPane, Pane, merge, summarize
 from .profile import (
     CategoricalProfile,
@@ -28,6 +30,7 @@ __all__ = [
     "Kind",
     "LeftOut",
     "NumericProfile",
+    "OnlineMMD",
     "OpenPane",
     "Outcome",
     "Pane",
@@ -39,5 +42,6 @@ __all__ = [
     "fit",
     "infer_kind",
     "merge",
+    "mmd_permutation_test",
     "summarize",
 ]
