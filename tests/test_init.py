@@ -104,7 +104,7 @@ def fill(
     new = NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})
     for future in admin.create_topics([new]).values():
         future.result(30)
-    producer = Producer(config)
+    producer = Producer({**config, "enable.idempotence": True})  # the order is tested
     refused: list[object] = []
     for key, value, timestamp in messages:
         producer.produce(
