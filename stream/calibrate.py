@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..detectors.base import plan_of
-from ..detectors.calibration import Calibration, calibrate
+from ..detectors.calibration import calibrate
+from ..detectors.levels import Calibration
 from ..schemas.errors import ProfileError
 from ..schemas.units import FalseAlarms, format_duration
 from ..schemas.verdict import unit_key
@@ -22,7 +23,6 @@ from .config.document import ModelConfig
 from .profiles import Budget, Reference
 
 HOUR_MS = 3_600_000
-REFIT = "run `driftline fit` again"
 
 
 def keep_budget(
@@ -112,45 +112,3 @@ def _distance(budget: FalseAlarms, per_ms: float) -> float:
         return budget.events
     assert budget.ms is not None
     return budget.ms * per_ms
-
-
-def check_calibration(config: ModelConfig, reference: Reference) -> None:
-    """Whether the reference's calibration is for what the configuration asks for.
-
-    Raises:
-        ProfileError: there is none, or it is for other windows, detectors or panes.
-    """
-    where = f"the reference of model {config.name!r} at {config.reference!r}"
-    assert config.false_alarms is not None
-    budget, asked = reference.budget, config.false_alarms.label
-    if budget is None:
-        raise ProfileError(
-            f"{where} was fitted without `false_alarms`, which the configuration asks for; {REFIT}"
-        )
-    if budget.false_alarms != asked:
-        raise ProfileError(
-            f"{where} was calibrated for `false_alarms: {budget.false_alarms}`, and the "
-            f"configuration asks for {asked}; {REFIT}"
-        )
-    if budget.pane_ms != config.pane_ms:
-        raise ProfileError(
-            f"{where} was calibrated for panes of {format_duration(budget.pane_ms)}, and `pane` is "
-            f"{format_duration(config.pane_ms)}; {REFIT}"
-        )
-    for key, (_, profile) in reference.units.items():
-        wanted = {
-            (profile.features[i].name, detector.name, window.label)
-            for detector, features in plan_of(profile, config.detectors_for)
-            for i in features
-            for window in config.windows
-        }
-        found = budget.units.get(key)
-        if found is None or found.profile != profile.id:
-            raise ProfileError(f"{where} was calibrated on other rows than its own; {REFIT}")
-        levels = set(found.levels)
-        if wanted != levels:
-            feature, name, size = min(wanted ^ levels)
-            raise ProfileError(
-                f"{where} was calibrated for other windows or detectors than the configuration "
-                f"names ({name} of {feature} in {size}, for one); {REFIT}"
-            )

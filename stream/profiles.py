@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from ..detectors.calibration import Calibration
+from ..detectors.levels import Calibration
 from ..detectors.profile import Profile
 from ..schemas.errors import ProfileError
 from ..schemas.verdict import unit_key

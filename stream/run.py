@@ -15,10 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
+from ..detectors.base import plan_of
 from ..schemas.errors import ConfigError, DriftlineError, ProfileError
+from ..schemas.units import format_duration
 from . import profiles
-from .calibrate import check_calibration
-from .config.document import Config
+from .config.document import Config, ModelConfig
 from .profiles import Reference
 
 log = logging.getLogger(__name__)
@@ -59,9 +60,54 @@ def references(config: Config) -> dict[str, Reference]:
                 f"`segment_by` is {list(wanted)}; fit it again with `driftline fit`"
             )
         if model.false_alarms is not None:
-            check_calibration(model, reference)
+            _check_budget(model, reference)
         found[name] = reference
     return found
+
+
+def _check_budget(config: ModelConfig, reference: Reference) -> None:
+    """Whether the reference's calibration is for what the configuration asks for.
+
+    Raises:
+        ProfileError: there is none, or it is for other windows, detectors or panes.
+    """
+    where = f"the reference of model {config.name!r} at {config.reference!r}"
+    assert config.false_alarms is not None
+    budget, asked = reference.budget, config.false_alarms.label
+    if budget is None:
+        raise ProfileError(
+            f"{where} was fitted without `false_alarms`, which the configuration asks for; "
+            "run `driftline fit` again"
+        )
+    if budget.false_alarms != asked:
+        raise ProfileError(
+            f"{where} was calibrated for `false_alarms: {budget.false_alarms}`, and the "
+            f"configuration asks for {asked}; run `driftline fit` again"
+        )
+    if budget.pane_ms != config.pane_ms:
+        raise ProfileError(
+            f"{where} was calibrated for panes of {format_duration(budget.pane_ms)}, and `pane` is "
+            f"{format_duration(config.pane_ms)}; run `driftline fit` again"
+        )
+    for key, (_, profile) in reference.units.items():
+        wanted = {
+            (profile.features[i].name, detector.name, window.label)
+            for detector, features in plan_of(profile, config.detectors_for)
+            for i in features
+            for window in config.windows
+        }
+        found = budget.units.get(key)
+        if found is None or found.profile != profile.id:
+            raise ProfileError(
+                f"{where} was calibrated on other rows than its own; run `driftline fit` again"
+            )
+        levels = set(found.levels)
+        if wanted != levels:
+            feature, name, size = min(wanted ^ levels)
+            raise ProfileError(
+                f"{where} was calibrated for other windows or detectors than the configuration "
+                f"names ({name} of {feature} in {size}, for one); run `driftline fit` again"
+            )
 
 
 def run_stage(config: Config, stage: Stage, log_level: str = "INFO") -> int:

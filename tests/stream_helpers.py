@@ -73,9 +73,7 @@ class Log:
         return sum(map(len, self.partitions))
 
     @staticmethod
-    def dealt(
-        values: Sequence[bytes | None], owner: Sequence[int], n_partitions: int
-    ) -> Log:
+    def dealt(values: Sequence[bytes | None], owner: Sequence[int], n_partitions: int) -> Log:
         log: list[list[bytes | None]] = [[] for _ in range(n_partitions)]
         for value, p in zip(values, owner, strict=True):
             log[p].append(value)

@@ -72,9 +72,7 @@ def kept(config: Config, values: list[bytes], **options: Any) -> profiles.Refere
     model = config.models["fraud"]
     rows: Rows = collect(model, values)
     reference = fit_rows(rows, {}).reference
-    return keep_budget(
-        model, reference, rows.columns, rows.segments, rows.times_ms, **options
-    )
+    return keep_budget(model, reference, rows.columns, rows.segments, rows.times_ms, **options)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from driftline.detectors import Columns, Detector, Profile, WindowBank, detectors, fit, summarize
-from driftline.detectors.calibration import Calibration, calibrate, expected
+from driftline.detectors.calibration import calibrate, expected
+from driftline.detectors.levels import Calibration
 from driftline.detectors.resample import Draw, NumericRows, Rows, correlation_time
 from driftline.detectors.run_length import FOREVER_MS, Simulator, distance
 from driftline.schemas.errors import ProfileError

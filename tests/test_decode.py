@@ -438,7 +438,9 @@ def reference_with(model: ModelConfig, rows: list[bytes]) -> Reference:
     return fit_rows(collect(model, rows), {}).reference
 
 
-def summarise(of: Summariser, values: list[bytes | None], kafka_ms: list[int] | None = None) -> Summary:
+def summarise(
+    of: Summariser, values: list[bytes | None], kafka_ms: list[int] | None = None
+) -> Summary:
     stamps = np.array(kafka_ms or [-1] * len(values), np.int64)
     return of.summarise(Messages(values, np.zeros(len(values), np.int64), stamps), {})
 

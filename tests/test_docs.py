@@ -143,9 +143,7 @@ def defaults() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("at", "cell"), [*defaults()])
-def test_stated_defaults_are_the_defaults(
-    at: tuple[str, ...], cell: str, tmp_path: Path
-) -> None:
+def test_stated_defaults_are_the_defaults(at: tuple[str, ...], cell: str, tmp_path: Path) -> None:
     assert re.fullmatch(r"`[^`]+`", cell)
     file = tmp_path / "driftline.yaml"
     file.write_text(orjson.dumps(MINIMAL).decode(), encoding="utf-8")

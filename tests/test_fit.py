@@ -315,9 +315,7 @@ def test_segments_have_profiles_of_their_own() -> None:
 
 
 def test_a_feature_that_a_segment_lacks_is_left_out_there_only() -> None:
-    events = [
-        {"features": {"x": i, "y": i if i % 2 else 7}, "version": i % 2} for i in range(100)
-    ]
+    events = [{"features": {"x": i, "y": i if i % 2 else 7}, "version": i % 2} for i in range(100)]
     fitted = fit_of(events, segment_by=["version"], features={"x": "numeric", "y": "numeric"})
     assert {k: p.names for k, (_, p) in fitted.reference.units.items()} == {
         "fraud": ("x", "y"), "fraud|version=0": ("x",), "fraud|version=1": ("x", "y"),
@@ -477,7 +475,9 @@ def test_a_reference_must_suit_the_configuration(tmp_path: Path) -> None:
         references(both)
     found = references(config_of(tmp_path, segment_by=["country"]))
     assert found["fraud"].whole.id == some_reference().whole.id
-    remote = config_of(tmp_path, BASE.replace("./reference", "memory://a/b"), segment_by=["country"])
+    remote = config_of(
+        tmp_path, BASE.replace("./reference", "memory://a/b"), segment_by=["country"]
+    )
     profiles.save(some_reference(), remote.models["fraud"].reference)
     assert references(remote)["fraud"].whole.id == some_reference().whole.id
     with fsspec.open("memory://a/b/profile.json") as file:

@@ -58,7 +58,9 @@ MAX_BYTES = 100_000
 MAX_AHEAD_MS = 3_600_000
 
 
-def config_text(servers: str = "localhost:9092", prefix: str = "p", topic: str = "inference") -> str:
+def config_text(
+    servers: str = "localhost:9092", prefix: str = "p", topic: str = "inference"
+) -> str:
     return CONFIG.replace("SERVERS", servers).replace("PREFIX", prefix).replace("INPUT", topic)
 
 

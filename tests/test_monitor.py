@@ -1,6 +1,6 @@
 """When panes close, and what is said then. Timelines go from left to right; panes are a minute.
 
-    ●  events of a pane      ▲  how far a partition has been read      ✓  the pane closes
+●  events of a pane      ▲  how far a partition has been read      ✓  the pane closes
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ from driftline.stream.profiles import Reference
 S = 1000
 
 
-def started(
-    tmp_path: Path, **overrides: Any
-) -> tuple[Feed, Reference]:
+def started(tmp_path: Path, **overrides: Any) -> tuple[Feed, Reference]:
     """A monitor of one model: pane 1m, lateness 10 s, one window of two minutes."""
     config = config_of(tmp_path, **overrides)
     reference = reference_of(config, reference_rows())

@@ -248,7 +248,10 @@ def test_names_that_do_not_fit_are_refused(changed: dict[str, Any]) -> None:
 
 
 def test_a_segment_that_is_no_object_is_refused() -> None:
-    assert taken_in(RAW.replace(b'{\\"country\\":\\"ES\\"}', b'[\\"country\\",\\"ES\\"]')) == "bad_pane"
+    assert (
+        taken_in(RAW.replace(b'{\\"country\\":\\"ES\\"}', b'[\\"country\\",\\"ES\\"]'))
+        == "bad_pane"
+    )
 
 
 def test_another_format_says_what_to_do() -> None:

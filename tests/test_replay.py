@@ -161,7 +161,10 @@ def test_every_verdict_of_200000_events_has_scipys_numbers(tmp_path: Path) -> No
     # One event each 75 ms, up to 9 s out of order; one in 400 is up to ten minutes late.
     times = T0 + np.arange(n) * 75 - rng.integers(0, 9000, n)
     times[rng.random(n) < 0.0025] -= rng.integers(0, PANE_MS)
-    first, second = rows_of(rng, times[: n // 2].tolist()), rows_of(rng, times[n // 2 :].tolist(), 0.15)
+    first, second = (
+        rows_of(rng, times[: n // 2].tolist()),
+        rows_of(rng, times[n // 2 :].tolist(), 0.15),
+    )
     rows = first + second
     owner = rng.integers(0, 3, n).tolist()
     log = Log.dealt([row.message(i) for i, row in enumerate(rows)], owner, 3)

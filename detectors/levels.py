@@ -1,0 +1,82 @@
+"""What a calibration came to: the levels of a model's tests, kept with its reference.
+
+Apart from `calibration`, which finds them: whoever only reads levels need not load a simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..schemas.errors import ProfileError
+
+FORMAT: Final = 1
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The levels of a model's tests, and what they rest on.
+
+    levels: (feature, detector, window label) → level on the p-value: p ≤ level is an alarm.
+    ert_events: the expected run time asked for. estimate, low, high: the one estimated for these
+        levels, and its 95 % interval (bootstrap over replicates: the simulation's error only).
+    early: share of replicates that alarmed within a tenth of the budget. A memoryless alarm would
+        come to 0.095, less while windows fill. More says that references differ much: an unlucky
+        one alarms sooner than the average promises.
+    rate: v, the marginal rate of one look that all tests have in common.
+    events, replicates, horizon: simulated in all, of how many pairs of a reference and a stream,
+        and of each at most.
+    rows, correlation_time, block: of the reference, in rows; 1 and 1 where rows are independent.
+    nominal: tests too rarely seen small to be fitted; their p-value was taken as it is.
+    tail: how run lengths beyond the horizon were estimated: `survivors` or `log-linear`.
+    """
+
+    levels: Mapping[Key, float]
+    ert_events: float
+    estimate: float
+    low: float
+    high: float
+    early: float
+    rate: float
+    events: int
+    replicates: int
+    horizon: int
+    pane_events: int
+    rows: int
+    correlation_time: float
+    block: int
+    nominal: int
+    tail: str
+    seed: int
+    profile: str
+
+    def level(self, feature: str, detector: str, window: str) -> float:
+        """Raises KeyError where the test was not calibrated."""
+        return self.levels[feature, detector, window]
+
+    def to_json(self) -> dict[str, Any]:
+        """Strict JSON types only; `from_json` gives the same calibration back."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "levels"}
+        levels = [[*key, level] for key, level in self.levels.items()]
+        return {"format": FORMAT, **data, "levels": levels}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Calibration:
+        """Raises ProfileError: another format, or damaged."""
+        if data.get("format") != FORMAT:
+            raise ProfileError(
+                f"calibration format {data.get('format')!r}: this version reads format {FORMAT}; "
+                "calibrate again with `driftline fit`"
+            )
+        try:
+            own = {name: data[name] for name in Calibration.__slots__ if name != "levels"}
+            levels = {(str(f), str(d), str(w)): float(p) for f, d, w, p in data["levels"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProfileError(
+                f"calibration is damaged ({type(error).__name__}: {error}); "
+                "calibrate again with `driftline fit`"
+            ) from error
+        return Calibration(levels=levels, **own)
