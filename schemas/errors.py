@@ -5,7 +5,8 @@
     ├── ProfileError     a reference profile cannot be made, read or used
     ├── BrokerError      the embedded broker
     ├── TopicError       a topic is missing, or configured so that guarantees break
-    └── EventError       one message cannot be used: it becomes a dead letter
+    ├── EventError       one message cannot be used: it becomes a dead letter
+    └── EncodingError    some texts or vectors of a batch cannot be used; the others can
 
 Anything else that escapes is a bug in driftline or in a library below it.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,3 +115,19 @@ class EventError(DriftlineError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class EncodingError(DriftlineError):
+    """Some texts of a batch have no vector, or some vectors cannot be reduced.
+
+    failures: position in the batch → why, a clause. The other positions can be given again alone.
+    """
+
+    def __init__(self, failures: Mapping[int, str], n: int) -> None:
+        self.failures: dict[int, str] = dict(sorted(failures.items()))
+        shown = "; ".join(f"number {i}: {why}" for i, why in [*self.failures.items()][:3])
+        more = "; …" if len(self.failures) > 3 else ""
+        super().__init__(
+            f"{len(self.failures)} of {n} texts cannot be embedded: {shown}{more}; give the "
+            "others without them"
+        )
