@@ -277,7 +277,12 @@ def _digest(network: Any, backend: Any, config: Mapping[str, Any]) -> str:
     digest = blake2b(digest_size=16)
     said = {key: value for key, value in config.items() if key not in _IRRELEVANT}
     vocabulary = sorted(backend.get_vocab().items())
-    tried = [encoding.ids for encoding in backend.encode_batch_fast(list(_PROBES))]
+    tried: list[Any] = [encoding.ids for encoding in backend.encode_batch_fast(list(_PROBES))]
+    # A small vocabulary knows none of these words, and shows nothing of what is done to them.
+    if backend.normalizer is not None:
+        tried += [backend.normalizer.normalize_str(text) for text in _PROBES]
+    if backend.pre_tokenizer is not None:
+        tried += [backend.pre_tokenizer.pre_tokenize_str(text) for text in _PROBES]
     digest.update(json.dumps([said, vocabulary, tried], sort_keys=True, default=str).encode())
     for name, tensor in sorted(network.state_dict().items()):
         if "pooler" not in name:

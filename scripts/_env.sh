@@ -1,9 +1,9 @@
 # Makes .venv in the checkout: what requirements.lock pins, and driftline itself, editable.
+# requirements-text.lock pins the same and torch besides, for those who embed texts.
 # Sourced by the scripts beside it, which set $root. A second run does nothing until the lock or
 # pyproject.toml change. Needs Python 3.11 or later; nothing is installed outside the checkout.
 
 venv=$root/.venv
-stamp=$venv/.driftline-installed
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -55,15 +55,27 @@ pip_install() {
 }
 
 ensure_env() {
-    [ -f "$root/requirements.lock" ] || give_up "$root/requirements.lock is missing; get the whole checkout."
-    wanted=$(cd "$root" && pwd && cksum requirements.lock pyproject.toml)
+    install_lock requirements.lock "minutes, once"
+}
+
+# What ensure_env installs, and torch, transformers and a small model: about 5 GB.
+ensure_text_env() {
+    ensure_env
+    install_lock requirements-text.lock "torch is among it: 5 GB, once"
+}
+
+install_lock() {
+    lock=$1
+    [ -f "$root/$lock" ] || give_up "$root/$lock is missing; get the whole checkout."
+    stamp=$venv/.installed-$lock
+    wanted=$(cd "$root" && pwd && cksum "$lock" pyproject.toml)
     if [ -x "$venv/bin/driftline" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
     fi
     find_python
     make_venv
-    say "installing what requirements.lock pins into $venv (minutes, once)"
-    pip_install --require-hashes --requirement "$root/requirements.lock"
+    say "installing what $lock pins into $venv ($2)"
+    pip_install --require-hashes --requirement "$root/$lock"
     # setuptools is in the lock: the build needs no network and nothing that is not pinned.
     pip_install --no-deps --no-build-isolation --editable "$root"
     printf '%s\n' "$wanted" >"$stamp"

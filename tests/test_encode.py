@@ -391,7 +391,7 @@ def test_paraphrases_are_nearer_than_other_subjects(minilm: HuggingFaceEncoder) 
 
 
 def test_the_real_model_gives_the_same_bits_too(minilm: HuggingFaceEncoder) -> None:
-    texts = [t for t in (Path(__file__).read_text(encoding="utf-8")).splitlines() if t][:60]
+    texts = [t for t in (Path(__file__).read_text(encoding="utf-8")).splitlines() if t][:24]
     expected = minilm.encode(texts)
     assert minilm.dimension == 384
     order = random.Random(2).sample(range(len(texts)), len(texts))
