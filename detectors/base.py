@@ -20,8 +20,9 @@ ENTRY_POINTS = "driftline.detectors"
 class Effect:
     """How large a change is, in the feature's own terms.
 
-    kind: `mean_shift` (value in `unit`, reference and window in the feature's unit) or
-        `share_shift` (all three are shares of the events; `category` is whose).
+    kind: `mean_shift` (value in `unit`, reference and window in the feature's unit),
+        `share_shift` (all three are shares of the events; `category` is whose) or
+        `similarity_shift` (all three are mean kernel values with the reference, from 1 to 0).
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Outcome:
     confirmed_p: a second p-value that must agree before drift is called, where the first rests on
         an approximation the counts are too small for.
     detail: what else belongs into the verdict (JSON-able).
+    threshold: what the statistic must exceed, of a test that decides by it and has no p-value.
     """
 
     feature: int
@@ -49,8 +51,12 @@ class Outcome:
     reason: str | None = None
     confirmed_p: float | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
 
     def significant(self, alpha: float) -> bool:
+        """Whether this is drift; `alpha` is the level of a test that has a p-value."""
+        if self.threshold is not None:
+            return self.statistic is not None and self.statistic > self.threshold
         if self.p_value is None:
             return False
         return max(self.p_value, self.confirmed_p or 0.0) <= alpha

@@ -30,6 +30,7 @@ from .profile import (
     category_name,
     split_numbers,
 )
+from .vectors import PRESENT, WITHOUT, VectorColumn, VectorRows, picked
 
 # Names kept of unseen categories and of model versions, per pane.
 SAMPLE: Final = 5
@@ -43,6 +44,8 @@ class Columns:
     nan: (F_numeric, n) bool, which of those NaN an event did carry as a value; None for none.
     categorical: one list of n JSON scalars per categorical feature.
     versions: n model versions, one for all, or None.
+    vectors: one per vector feature. ids: n, and times_ms: (n,) int64, by which vectors are ordered;
+        nothing else needs them.
     """
 
     n: int
@@ -50,16 +53,19 @@ class Columns:
     categorical: tuple[Sequence[Scalar], ...] = ()
     nan: npt.NDArray[np.bool_] | None = None
     versions: Sequence[str | None] | str | None = None
+    vectors: tuple[VectorColumn, ...] = ()
+    ids: Sequence[str] = ()
+    times_ms: npt.NDArray[np.int64] | None = None
 
     @staticmethod
     def of(profile: Profile, columns: Mapping[str, Column]) -> Columns:
-        """Columns by name, for use outside a stream; every feature must be there.
+        """Columns by name, for use outside a stream; every feature but vectors must be there.
 
         Raises:
             KeyError: a feature of the profile is missing. TypeError: a numeric feature holds
             something that is not a number. ValueError: the columns differ in length.
         """
-        lengths = {name: len(columns[name]) for name in profile.names}
+        lengths = {f.name: len(columns[f.name]) for f in profile.counted}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns differ in length: {lengths}; one value per event each")
         n = next(iter(lengths.values()), 0)
@@ -91,6 +97,7 @@ class Pane:
     unseen: categorical feature index → a bounded sample of names the reference never saw, with
         their counts.
     versions: a bounded sample of model versions with their counts.
+    vectors: vector feature index → its vectors, absent where there are none.
     """
 
     start_ms: int
@@ -102,6 +109,7 @@ class Pane:
     high: npt.NDArray[np.float64]
     unseen: dict[int, dict[str, int]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
+    vectors: dict[int, VectorRows] = field(default_factory=dict)
 
 
 def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64]) -> list[Pane]:
@@ -146,7 +154,7 @@ def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64
         low = high = np.empty((n_panes, 0))
     unseen: list[dict[int, dict[str, int]]] = [{} for _ in range(n_panes)]
     pane_of = np.repeat(np.arange(n_panes), np.diff(bounds))
-    if order is not None and profile.n_categorical:
+    if order is not None and (profile.n_categorical or profile.vectors):
         back = np.empty_like(pane_of)
         back[order] = pane_of
         pane_of = back
@@ -156,6 +164,13 @@ def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64
         parts.append(part)
         for pane, sample in names.items():
             unseen[pane][i] = sample
+    vectors: list[dict[int, VectorRows]] = [{} for _ in range(n_panes)]
+    for j, column in enumerate(columns.vectors):
+        i = profile.n_numeric + profile.n_categorical + j
+        part, rows = _vectors(profile, i, column, columns, pane_of, n_panes)
+        parts.append(part)
+        for pane, own in rows.items():
+            vectors[pane][i] = own
     versions = _versions(columns.versions, order, bounds)
 
     cells, counts, ends = by_pane(parts, n_panes)
@@ -172,6 +187,7 @@ def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64
             high=high[p],
             unseen=unseen[p],
             versions=versions[p],
+            vectors=vectors[p],
         )
         for p in range(n_panes)
     ]
@@ -233,6 +249,41 @@ def _categorical(
     return entries, {p: sample_names(names) for p, names in strangers.items()}
 
 
+def _vectors(
+    profile: Profile,
+    index: int,
+    column: VectorColumn,
+    columns: Columns,
+    pane_of: npt.NDArray[np.intp],
+    n_panes: int,
+) -> tuple[Entries, dict[int, VectorRows]]:
+    assert columns.times_ms is not None
+    first = int(profile.offsets[index])
+    tally = np.zeros((n_panes, 2), np.int32)
+    np.add.at(tally, (pane_of, np.where(column.present, PRESENT, WITHOUT)), 1)
+    pane, cell = np.nonzero(tally)
+    entries = Entries(
+        np.array([index]),
+        np.bincount(pane, minlength=n_panes)[None, :],
+        (first + cell).astype(np.int32),
+        tally[pane, cell],
+    )
+    most = profile.vector(index).spec.sample
+    found: dict[int, VectorRows] = {}
+    owner = pane_of[column.at]
+    for p in np.unique(owner).tolist():
+        mine = np.flatnonzero(owner == p)
+        events = column.at[mine]
+        rows = VectorRows(
+            columns.times_ms[events],
+            picked(columns.ids, events),
+            column.rows[mine],
+            picked(column.texts, mine) if column.texts is not None else (),
+        )
+        found[p] = VectorRows.merged([rows], most)
+    return entries, found
+
+
 def sample_names(counts: Mapping[str, int], size: int = SAMPLE) -> dict[str, int]:
     """The `size` names of smallest CRC-32, with their counts.
 
@@ -288,6 +339,7 @@ class OpenPane:
         "start_ms",
         "sums",
         "unseen",
+        "vectors",
         "versions",
     )
 
@@ -300,6 +352,7 @@ class OpenPane:
         self.high = np.full(profile.n_numeric, np.nan)
         self.unseen: dict[int, dict[str, int]] = {}
         self.versions: dict[str, int] = {}
+        self.vectors: dict[int, VectorRows] = {}
         self._parts: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = []
         self._pending = 0
         self._dense: npt.NDArray[np.int32] | None = None
@@ -313,6 +366,10 @@ class OpenPane:
             self.unseen[i] = merge_names([self.unseen.get(i, {}), names])
         if part.versions:
             self.versions = merge_names([self.versions, part.versions])
+        for i, rows in part.vectors.items():
+            most = self.profile.vector(i).spec.sample
+            known = self.vectors.get(i)
+            self.vectors[i] = rows if known is None else VectorRows.merged([known, rows], most)
         if self._dense is not None:
             self._dense[part.cells] += part.counts
             return
@@ -347,6 +404,7 @@ class OpenPane:
             self.high,
             self.unseen,
             self.versions,
+            self.vectors,
         )
 
 

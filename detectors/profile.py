@@ -15,6 +15,10 @@ has *cells*, the places an event's value can fall into; a pane is nothing but co
 
         category 0 … C-1, then one cell for every category the reference never saw, then missing
 
+    text, vector or group: 2 cells
+
+        events with a vector, events without; the vectors themselves go beside the counts (vectors)
+
 Counts *on* and *between* the sorted reference values are all that the empirical
 distribution functions of both samples need at every point where either can jump, so a
 Kolmogorov–Smirnov test made from them is the one made from the raw values, ties included.
@@ -35,8 +39,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import ProfileError
+from .vectors import VectorProfile
 
-Kind = Literal["numeric", "categorical", "boolean"]
+Kind = Literal["numeric", "categorical", "boolean", "text", "vector", "group"]
+VECTOR_KINDS: Final = ("text", "vector", "group")
 Scalar = str | int | float | bool | None
 Column = Sequence[Any] | npt.NDArray[Any]
 
@@ -128,11 +134,13 @@ class CategoricalProfile:
         return len(self.categories) + CATEGORICAL_EXTRA
 
 
-FeatureProfile = NumericProfile | CategoricalProfile
+FeatureProfile = NumericProfile | CategoricalProfile | VectorProfile
 
 
 class Profile:
-    """The reference of one unit: its features, numeric ones first, and where their cells lie.
+    """The reference of one unit: its features and where their cells lie.
+
+    Numeric features come first, then categorical ones, then vectors.
 
     offsets: (F+1,) int64; the cells of feature f are `offsets[f]:offsets[f+1]` in a flat count
     vector of `n_cells` entries.
@@ -141,12 +149,14 @@ class Profile:
     def __init__(self, features: Sequence[FeatureProfile], n_rows: int) -> None:
         numeric = [f for f in features if isinstance(f, NumericProfile)]
         categorical = [f for f in features if isinstance(f, CategoricalProfile)]
-        self.features: tuple[FeatureProfile, ...] = (*numeric, *categorical)
+        vectors = [f for f in features if isinstance(f, VectorProfile)]
+        self.features: tuple[FeatureProfile, ...] = (*numeric, *categorical, *vectors)
         self.n_numeric = len(numeric)
         self.n_categorical = len(categorical)
         self.n_rows = n_rows
         self.numeric: tuple[NumericProfile, ...] = tuple(numeric)
         self.categorical: tuple[CategoricalProfile, ...] = tuple(categorical)
+        self.vectors: tuple[VectorProfile, ...] = tuple(vectors)
         self._cache: dict[Hashable, Any] = {}
         sizes = [f.n_cells for f in self.features]
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
@@ -154,8 +164,17 @@ class Profile:
         self.id = self._digest()
 
     @property
+    def counted(self) -> tuple[NumericProfile | CategoricalProfile, ...]:
+        """The features that panes count, which are all but the vectors."""
+        return (*self.numeric, *self.categorical)
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.features)
+
+    def vector(self, index: int) -> VectorProfile:
+        """The vector feature at `index` among all features."""
+        return self.vectors[index - self.n_numeric - self.n_categorical]
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned the first time; for tables that follow from the profile alone."""
@@ -186,6 +205,10 @@ class Profile:
                         "resolution": f.resolution,
                     }
                 )
+            elif isinstance(f, VectorProfile):
+                own, parts = f.to_parts()
+                arrays |= {f"{i}.{name}": array for name, array in parts.items()}
+                meta.append(own)
             else:
                 arrays[f"{i}.counts"] = f.counts
                 meta.append(
@@ -229,6 +252,12 @@ class Profile:
                             **own,
                         )
                     )
+                elif kind in VECTOR_KINDS:
+                    prefix = f"{i}."
+                    parts = {
+                        n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)
+                    }
+                    features.append(VectorProfile.from_parts(entry, parts))
                 else:
                     own["categories"] = tuple(own["categories"])
                     counts = np.asarray(arrays[f"{i}.counts"], np.int64)
@@ -337,6 +366,7 @@ def fit(
     slots: int | None = None,
     max_categories: int = 1000,
     required: bool = True,
+    vectors: Sequence[VectorProfile] = (),
 ) -> tuple[Profile, tuple[LeftOut, ...]]:
     """The profile of a reference.
 
@@ -350,6 +380,7 @@ def fit(
         max_categories: the most categories a feature may have.
         required: whether a feature named in `kinds` that cannot be monitored is an error, or left
             out like any other.
+        vectors: features that were fitted by `fit_vectors`.
 
     Returns:
         the profile, and the columns left out.
@@ -391,14 +422,14 @@ def fit(
             "the reference cannot serve these features:\n  " + "\n  ".join(problems) + "\n"
             "Remove them from `features`, correct their kind, or fit on rows that vary."
         )
-    if not features:
+    if not features and not vectors:
         said = "; ".join(f"{entry.name!r}: {entry.reason}" for entry in left_out)
         raise ProfileError(
             f"no column of the reference ({n_rows} rows) can be monitored"
             + (f" ({said})" if said else "")
             + f"; at least {MIN_REFERENCE} rows with a feature that varies are needed"
         )
-    return Profile(features, n_rows), tuple(left_out)
+    return Profile([*features, *vectors], n_rows), tuple(left_out)
 
 
 class _Unusable(Exception):

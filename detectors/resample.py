@@ -138,7 +138,7 @@ class Rows:
         Raises:
             KeyError: a feature has no column. ValueError: the columns differ in length.
         """
-        lengths = {name: len(columns[name]) for name in profile.names}
+        lengths = {f.name: len(columns[f.name]) for f in profile.counted}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"reference columns differ in length: {lengths}; one value per row")
         numeric = tuple(NumericRows.of(f.name, columns[f.name]) for f in profile.numeric)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -41,6 +42,77 @@ T = TypeVar("T", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DeltaVectors:
+    """The R vectors of one feature in the parts of a delta.
+
+    feature: which. part: (R,) unsigned, the part each belongs to, ascending. times_ms: (R,) int64.
+    ids: R. rows: (R, d) float32. texts: R, or none at all.
+    """
+
+    feature: int
+    part: Array
+    times_ms: Array
+    ids: Sequence[str]
+    rows: Array
+    texts: Sequence[str] = ()
+
+    def arrays(self) -> dict[str, Array]:
+        """Named arrays, of which `of` makes the same again."""
+        prefix = f"v{self.feature}."
+        ids, id_lengths = _packed_text(self.ids)
+        named = {
+            "part": _smallest(self.part),
+            "times_ms": self.times_ms.astype(np.int64, copy=False),
+            "rows": self.rows.astype(np.float32, copy=False),
+            "ids": ids,
+            "id_lengths": id_lengths,
+        }
+        if self.texts:
+            named["texts"], named["text_lengths"] = _packed_text(self.texts)
+        return {prefix + name: array for name, array in named.items()}
+
+    @staticmethod
+    def of(feature: int, arrays: Mapping[str, Array]) -> DeltaVectors:
+        """Raises KeyError, ValueError or TypeError where arrays are missing or do not fit."""
+        part, times_ms, rows = arrays["part"], arrays["times_ms"], arrays["rows"]
+        ids = _unpacked_text(arrays["ids"], arrays["id_lengths"])
+        texts = _unpacked_text(arrays["texts"], arrays["text_lengths"]) if "texts" in arrays else []
+        n = len(rows)
+        if (
+            rows.ndim != 2
+            or rows.dtype != np.float32
+            or part.shape != (n,)
+            or part.dtype.kind != "u"
+            or times_ms.shape != (n,)
+            or times_ms.dtype != np.int64
+            or len(ids) != n
+            or len(texts) not in (0, n)
+            or not bool(np.isfinite(rows).all())
+            or not bool((part[1:] >= part[:-1]).all())
+        ):
+            raise ValueError(f"vectors of feature {feature} do not fit together")
+        return DeltaVectors(feature, part, times_ms, ids, rows, texts)
+
+    def slice(self, first: int, last: int, parts_before: int = 0) -> DeltaVectors:
+        """Rows `first:last`; `parts_before` parts of the delta are left out in front."""
+        return DeltaVectors(
+            self.feature,
+            self.part[first:last] - self.part.dtype.type(parts_before),
+            self.times_ms[first:last],
+            self.ids[first:last],
+            self.rows[first:last],
+            self.texts[first:last],
+        )
+
+    def sizes(self) -> Array:
+        """(R,) bytes that each row takes at most."""
+        texts = self.texts or [""] * len(self.ids)
+        named = (len(i.encode()) + len(t.encode()) for i, t in zip(self.ids, texts, strict=True))
+        own = np.fromiter(named, np.int64, len(self.ids))
+        return own + (4 * self.rows.shape[1] + 24)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Delta:
     """Parts of G panes of one unit with F features, F_numeric of them numeric.
 
@@ -50,6 +122,7 @@ class Delta:
     sums: (G, F_numeric, 3) int64. low, high: (G, F_numeric) float64.
     unseen: (part, feature, name, count) of sampled unseen categories.
     versions: (part, version, count) of sampled model versions.
+    vectors: one entry per feature that has any.
     """
 
     model: str
@@ -65,6 +138,7 @@ class Delta:
     high: Array
     unseen: Sequence[tuple[int, int, str, int]] = ()
     versions: Sequence[tuple[int, str, int]] = ()
+    vectors: Sequence[DeltaVectors] = ()
 
     def encode(self) -> bytes:
         arrays = {
@@ -77,6 +151,8 @@ class Delta:
             "low": self.low.astype(np.float64, copy=False),
             "high": self.high.astype(np.float64, copy=False),
         }
+        for own in self.vectors:
+            arrays |= own.arrays()
         metadata = {
             "format": FORMAT,
             "model": self.model,
@@ -106,12 +182,14 @@ class Delta:
                     "run one version of driftline for all stages",
                 )
             arrays = load_arrays(raw)
+            vectors = _vectors(arrays)
             delta = Delta(
                 model=metadata["model"],
                 segment=orjson.loads(metadata["segment"]),
                 profile=metadata["profile"],
                 unseen=[tuple(e) for e in orjson.loads(metadata.get("unseen", "[]"))],
                 versions=[tuple(e) for e in orjson.loads(metadata.get("versions", "[]"))],
+                vectors=vectors,
                 **arrays,
             )
             fits = delta._fits()
@@ -168,6 +246,7 @@ class Delta:
                 type(p) is type(n) is int and type(name) is str and 0 <= p < parts
                 for p, name, n in self.versions
             )
+            and all(v.feature < features and bool((v.part < parts).all()) for v in self.vectors)
         )
 
     def split(self, max_bytes: int = MAX_DELTA_BYTES) -> Iterator[Delta]:
@@ -197,6 +276,7 @@ class Delta:
             + 8 * len(self.cells)
             + 8 * self.sums.size
             + 16 * self.low.size
+            + sum(256 + int(v.sizes().sum()) for v in self.vectors)
         )
 
     def _parts(self, first: int, last: int) -> Delta:
@@ -217,6 +297,12 @@ class Delta:
             self.high[first:last],
             [(p - first, f, n, c) for p, f, n, c in self.unseen if first <= p < last],
             [(p - first, n, c) for p, n, c in self.versions if first <= p < last],
+            [
+                v.slice(a, b, first)
+                for v in self.vectors
+                if (a := int(np.searchsorted(v.part, first)))
+                < (b := int(np.searchsorted(v.part, last)))
+            ],
         )
 
     def _pieces(self, max_bytes: int) -> Iterator[Delta]:
@@ -231,6 +317,11 @@ class Delta:
             yield self._piece(0, 0, begins, ends, unseen=names)
         for names in _packed(self.versions, room):
             yield self._piece(0, 0, begins, ends, versions=names)
+        for own in self.vectors:
+            ends_at = own.sizes().cumsum() // max(1, room - 256)
+            edges = [0, *(np.flatnonzero(np.diff(ends_at)) + 1).tolist(), len(own.ids)]
+            for a, b in pairwise(edges):
+                yield self._piece(0, 0, begins, ends, vectors=[own.slice(a, b)])
 
     def _piece(
         self,
@@ -242,6 +333,7 @@ class Delta:
         totals: bool = False,
         unseen: Sequence[tuple[int, int, str, int]] = (),
         versions: Sequence[tuple[int, str, int]] = (),
+        vectors: Sequence[DeltaVectors] = (),
     ) -> Delta:
         lengths = np.clip(ends, first, last) - np.clip(begins, first, last)
         return Delta(
@@ -258,6 +350,7 @@ class Delta:
             self.high,
             unseen,
             versions,
+            vectors,
         )
 
 
@@ -279,6 +372,29 @@ def _packed(names: Sequence[T], max_bytes: int) -> Iterator[list[T]]:
         size += own
     if run:
         yield run
+
+
+def _packed_text(texts: Sequence[str]) -> tuple[Array, Array]:
+    """Their UTF-8 end to end, and the length of each."""
+    encoded = [text.encode() for text in texts]
+    lengths = np.fromiter(map(len, encoded), np.uint32, len(encoded))
+    return np.frombuffer(b"".join(encoded), np.uint8), lengths
+
+
+def _unpacked_text(packed: Array, lengths: Array) -> list[str]:
+    raw, ends = packed.tobytes(), lengths.astype(np.int64).cumsum().tolist()
+    if packed.dtype != np.uint8 or (ends[-1] if ends else 0) != len(raw):
+        raise ValueError("texts that are not as long as they say")
+    return [raw[a:b].decode() for a, b in pairwise([0, *ends])]
+
+
+def _vectors(arrays: dict[str, Array]) -> list[DeltaVectors]:
+    """The vectors among a delta's arrays, which are taken out of it."""
+    named: dict[int, dict[str, Array]] = {}
+    for name in [n for n in arrays if n.startswith("v")]:
+        feature, _, what = name[1:].partition(".")
+        named.setdefault(int(feature), {})[what] = arrays.pop(name)
+    return [DeltaVectors.of(feature, own) for feature, own in sorted(named.items())]
 
 
 def _smallest(values: Array) -> Array:

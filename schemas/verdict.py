@@ -155,7 +155,8 @@ class Effect(BaseModel):
 
     `mean_shift`: `value` is (window mean − reference mean) / reference standard deviation;
     `reference` and `window` are the two means. `share_shift`: `value` is the change of the share of
-    `category`; `reference` and `window` are its two shares.
+    `category`; `reference` and `window` are its two shares. `similarity_shift`, of texts and
+    vectors: the change of the mean kernel value (1 alike, 0 unlike) with the reference.
     """
 
     model_config = EMITTED | ConfigDict(
@@ -166,7 +167,7 @@ class Effect(BaseModel):
         }
     )
 
-    kind: Literal["mean_shift", "share_shift"]
+    kind: Literal["mean_shift", "share_shift", "similarity_shift"]
     """What kind of change is measured."""
     value: Number
     """The change, negative when the feature went down; null where it is not defined, as for a
@@ -185,7 +186,7 @@ class Effect(BaseModel):
         if (self.kind == "share_shift") != (self.category is not None):
             raise ValueError(
                 f"kind {self.kind} with category {self.category!r}: "
-                "a share_shift names its category, a mean_shift has none"
+                "a share_shift names its category, no other kind has one"
             )
         return self
 
@@ -275,8 +276,9 @@ class Verdict(BaseModel):
     detail: Detail
     """What the detector adds; keys depend on it. Common ones: `method` (the variant of the test),
     `n_reference` and `n_test` (values used), `missing`, `non_finite`, `unseen` (counts in the
-    window), `unseen_sample` (some categories not in the reference), `reason` (why a test could not
-    be made)."""
+    window), `unseen_sample` (some categories not in the reference), `first` (of an online test, the
+    event at which the threshold was exceeded), `farthest` (events least like the reference),
+    `reason` (why a test could not be made)."""
 
     @model_validator(mode="after")
     def _decides_on_one_thing(self) -> Self:

@@ -57,12 +57,16 @@ def keep_budget(
     whole = unit_key(config.name, {})
     found: dict[str, Calibration] = {}
     for key, (segment, profile) in sorted(reference.units.items()):
+        if not profile.counted:
+            continue
+        # Every feature has an equal part; those of vectors went into their online tests.
+        part = len(profile.features) / len(profile.counted)
         rows = order.tolist()
         if key != whole:
             wanted = tuple(segment[name] for name in config.segment_by)
             rows = [i for i in rows if segments[i] == wanted]
         share = len(rows) / len(times_ms)
-        own = {name: [columns[name][i] for i in rows] for name in profile.names}
+        own = {f.name: [columns[f.name][i] for i in rows] for f in profile.counted}
         try:
             found[key] = calibrate(
                 profile,
@@ -70,7 +74,7 @@ def keep_budget(
                 plan_of(profile, config.detectors_for),
                 config.windows,
                 pane_events=max(1, round(per_ms * share * config.pane_ms)),
-                ert_events=_distance(budget, per_ms) * len(reference.units) * share,
+                ert_events=_distance(budget, per_ms) * len(reference.units) * share * part,
                 pane_ms=config.pane_ms,
                 min_events=config.min_events,
                 progress=lambda done, key=key: progress(key, done),
@@ -81,6 +85,19 @@ def keep_budget(
             ) from error
     known_budget = Budget(budget.label, config.pane_ms, per_ms * HOUR_MS, found)
     return replace(reference, budget=known_budget)
+
+
+def budget_events(
+    config: ModelConfig, times_ms: Sequence[int | None], events_per_hour: float | None
+) -> float:
+    """Events of the model from one false alarm to the next.
+
+    Raises:
+        ProfileError: the rate is not known.
+    """
+    assert config.false_alarms is not None
+    known = [t for t in times_ms if t is not None]
+    return _distance(config.false_alarms, _rate(config, known, len(times_ms), events_per_hour))
 
 
 def _rate(

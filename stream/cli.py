@@ -59,6 +59,9 @@ def _load(path: Path) -> Config:
 
 @app.command()
 def demo(
+    subject: Annotated[
+        str, typer.Argument(help="`flights`, or `text` for a stream whose meaning changes.")
+    ] = "flights",
     directory: Annotated[Path, typer.Option(help="Where to leave the configuration.")] = Path(
         "driftline-demo"
     ),
@@ -69,6 +72,12 @@ def demo(
     ] = None,
 ) -> None:
     """A real broker, a real year of flights, a live page: the first alert within a minute."""
+    if subject == "text":
+        from .demo.text import demo as run_text
+
+        raise typer.Exit(run_text(directory, once, live))
+    if subject != "flights":
+        raise typer.BadParameter(f"{subject!r} is no demo; write `flights` or `text`")
     from .demo.show import demo as run_demo
 
     raise typer.Exit(run_demo(directory, speed, once, live))
@@ -123,7 +132,7 @@ def fit(
     json: JsonOption = False,
 ) -> None:
     """Make the reference profile from reference events, and find the levels that keep the budget."""
-    from .fit import collect, fit_rows
+    from .fit import collect
     from .profiles import save
     from .sources import file_rows, topic_range
 
@@ -141,7 +150,7 @@ def fit(
             values = (v for b in batches for v in b.messages.values)
             source = {"topic": wanted.input.topic, "since": since, "until": until}
         rows = collect(wanted, values, events)
-        fitted = fit_rows(rows, source)
+        fitted = _fitted(wanted, rows, source, events_per_hour)
         reference = fitted.reference
         if wanted.false_alarms is not None:
             reference = _calibrated(wanted, reference, rows, events_per_hour)
@@ -170,6 +179,27 @@ def fit(
         return
     for result in results:
         _show_fit(result)
+
+
+def _fitted(model: Any, rows: Any, source: Any, events_per_hour: float | None) -> Any:
+    """The reference of a model; texts are embedded under a progress bar."""
+    from rich.progress import Progress
+
+    from .calibrate import budget_events
+    from .fit import fit_rows
+
+    budget = None
+    if model.false_alarms is not None and model.vectors:
+        budget = budget_events(model, rows.times_ms, events_per_hour)
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, done: float) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(f"embed {name}", total=1.0)
+            bar.update(tasks[name], completed=done)
+
+        return fit_rows(rows, source, budget_events=budget, progress=show)
 
 
 def _calibrated(model: Any, reference: Any, rows: Any, events_per_hour: float | None) -> Any:

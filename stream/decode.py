@@ -32,6 +32,8 @@ _TYPES: Final[Mapping[str, Any]] = {
     "numeric": float | None,
     "categorical": _SCALAR,
     "boolean": bool | int | str | None,
+    "text": str | None,
+    "vector": list[float] | None,
 }
 _EXPECTED: Final[Mapping[str, str]] = {
     "model": "a string or null",
@@ -39,6 +41,8 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "numeric": "a number or null",
     "categorical": "a string, number, boolean or null",
     "boolean": "true, false or null",
+    "text": "a string or null",
+    "vector": "a list of numbers or null",
 }
 _HEAD: Final[Mapping[str, Any]] = {
     "id": str | None,

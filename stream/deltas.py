@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from ..detectors.panes import Pane
 from ..detectors.profile import Profile
+from ..detectors.vectors import VectorRows
 from ..schemas.errors import EventError
-from ..schemas.pane import Delta
+from ..schemas.pane import Delta, DeltaVectors
 
 
 def to_delta(
@@ -45,7 +47,25 @@ def to_delta(
             for p, pane in enumerate(panes)
             for name, count in pane.versions.items()
         ],
+        vectors=_vectors(panes),
     )
+
+
+def _vectors(panes: Sequence[Pane]) -> list[DeltaVectors]:
+    found: list[DeltaVectors] = []
+    for feature in sorted({feature for pane in panes for feature in pane.vectors}):
+        of = [(p, pane.vectors[feature]) for p, pane in enumerate(panes) if feature in pane.vectors]
+        found.append(
+            DeltaVectors(
+                feature,
+                np.repeat(np.array([p for p, _ in of], np.uint32), [len(rows) for _, rows in of]),
+                np.concatenate([rows.times_ms for _, rows in of]),
+                [ident for _, rows in of for ident in rows.ids],
+                np.concatenate([rows.rows for _, rows in of]),
+                [text for _, rows in of for text in rows.texts],
+            )
+        )
+    return found
 
 
 def to_panes(delta: Delta, profile: Profile) -> list[Pane]:
@@ -87,4 +107,24 @@ def to_panes(delta: Delta, profile: Profile) -> list[Pane]:
         panes[p].unseen.setdefault(feature, {})[name] = count
     for p, name, count in delta.versions:
         panes[p].versions[name] = count
+    for own in delta.vectors:
+        _take_vectors(panes, own, profile)
     return panes
+
+
+def _take_vectors(panes: Sequence[Pane], own: DeltaVectors, profile: Profile) -> None:
+    first = profile.n_numeric + profile.n_categorical
+    if not first <= own.feature < len(profile.features):
+        raise EventError("bad_pane", f"pane delta with vectors of feature {own.feature}, no vector")
+    wanted = profile.vector(own.feature).dimension
+    if own.rows.shape[1] != wanted:
+        raise EventError(
+            "bad_pane",
+            f"pane delta with vectors of {own.rows.shape[1]} numbers where profile {profile.id} "
+            f"has {wanted}",
+        )
+    edges = np.searchsorted(own.part, np.arange(len(panes) + 1)).tolist()
+    for p, (a, b) in enumerate(pairwise(edges)):
+        if a < b:
+            rows = VectorRows(own.times_ms[a:b], own.ids[a:b], own.rows[a:b], own.texts[a:b])
+            panes[p].vectors[own.feature] = rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..schemas.errors import DriftlineError, EventError, ProfileError
 from ..schemas.verdict import unit_key
 from .config.document import ModelConfig
 from .decode import event_time, parse_json, show_path
+from .fit_vectors import reference_vectors
 from .profiles import Reference
 
 # A class label written as a number is still a class: so many distinct whole numbers at most.
@@ -137,8 +138,19 @@ class Fitted:
     left_out: Sequence[tuple[str, LeftOut]]
 
 
-def fit_rows(rows: Rows, source: Mapping[str, Any]) -> Fitted:
+def fit_rows(
+    rows: Rows,
+    source: Mapping[str, Any],
+    *,
+    budget_events: float | None = None,
+    progress: Callable[[str, float], None] = lambda name, share: None,
+) -> Fitted:
     """The reference of a model from its rows.
+
+    Args:
+        budget_events: events of the model between two false alarms, where it has a budget; every
+            feature gets an equal part of it, and the online tests of vectors are fitted for theirs.
+        progress: called with a text feature's name and the share of its texts embedded.
 
     Raises:
         ProfileError: there are no rows, or they cannot serve; says which feature and why.
@@ -153,28 +165,40 @@ def fit_rows(rows: Rows, source: Mapping[str, Any]) -> Fitted:
         raise ProfileError(f"no reference rows for model {model.name!r}{hint}")
     kinds, left_out = _kinds(rows)
     slots = None if model.slots == "exact" else model.slots
+    by_segment: dict[tuple[str, ...], list[int]] = {}
+    for i, values in enumerate(rows.segments):
+        by_segment.setdefault(values, []).append(i)
+    everything = list(range(rows.n))
+    vectors = reference_vectors(model, rows.columns, [everything, *by_segment.values()], progress)
+    share = None
+    if budget_events is not None:
+        share = budget_events * (1 + len(by_segment)) * (len(kinds) + len(model.vectors)) / rows.n
     whole, unusable = fit(
         rows.columns,
         kinds,
         slots=slots,
         max_categories=model.max_categories,
         required=model.features != "auto",
+        vectors=vectors.profiles(everything, share),
     )
     whole_key = unit_key(model.name, {})
     notes = [(whole_key, entry) for entry in left_out]
     notes += [(whole_key, entry) for entry in unusable]
     units: dict[str, tuple[Mapping[str, str], Profile]] = {whole_key: ({}, whole)}
-    kept: dict[str, Kind] = {f.name: f.kind for f in whole.features}
-    by_segment: dict[tuple[str, ...], list[int]] = {}
-    for i, values in enumerate(rows.segments):
-        by_segment.setdefault(values, []).append(i)
+    counted = (*whole.numeric, *whole.categorical)
+    kept: dict[str, Kind] = {f.name: f.kind for f in counted}
     for values, at in sorted(by_segment.items()):
         segment = dict(zip(model.segment_by, values, strict=True))
         key = unit_key(model.name, segment)
         columns = {name: [rows.columns[name][i] for i in at] for name in kept}
         try:
             profile, missing = fit(
-                columns, kept, slots=slots, required=False, max_categories=model.max_categories
+                columns,
+                kept,
+                slots=slots,
+                required=False,
+                max_categories=model.max_categories,
+                vectors=vectors.profiles(at, share),
             )
         except ProfileError as error:
             notes.append((key, LeftOut("(the whole segment)", str(error).splitlines()[0])))
@@ -189,7 +213,8 @@ def _kinds(rows: Rows) -> tuple[dict[str, Kind], list[LeftOut]]:
     kinds: dict[str, Kind] = {}
     left_out: list[LeftOut] = []
     if model.features == "auto":
-        names = [n for n in rows.columns if n not in ("prediction", "score")]
+        own = ("prediction", "score", *model.vectors)
+        names = [n for n in rows.columns if n not in own]
         for name in names:
             kind, reason = infer_kind(rows.columns[name])
             if kind is None:
@@ -197,7 +222,7 @@ def _kinds(rows: Rows) -> tuple[dict[str, Kind], list[LeftOut]]:
             else:
                 kinds[name] = kind
     else:
-        kinds |= model.features
+        kinds |= model.kinds
     for name in ("prediction", "score"):
         wanted = getattr(model, name)
         column = rows.columns.get(name, [])
@@ -223,7 +248,7 @@ def _kinds(rows: Rows) -> tuple[dict[str, Kind], list[LeftOut]]:
                 left_out.append(LeftOut(name, reason))
                 continue
         kinds[name] = kind
-    if not kinds:
+    if not kinds and not model.vectors:
         said = "; ".join(f"{entry.name!r}: {entry.reason}" for entry in left_out)
         raise ProfileError(
             f"the {rows.n} reference rows of model {model.name!r} have no feature that can be "

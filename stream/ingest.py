@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 # A value longer than this is cut in its dead letter, whose topic takes messages of 20 MB.
 MAX_DEAD_LETTER_BYTES: Final = 16_000_000
 _REPORT_EVERY_S: Final = 10.0
+# Messages of a batch whose texts are embedded.
+_TEXT_BATCH: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -88,6 +90,12 @@ class Ingest:
         """
         ensure_topics(self.config)
         self._summarisers = summarisers(self.config, self.references)
+        for summariser in self._summarisers.values():
+            summariser.pulse = self._pulse
+        self._batch_events = self.config.ingest.batch_events
+        if any(s.embeds_texts for s in self._summarisers.values()):
+            # What a worker loses when it is killed, and how long it is deaf to a rebalance.
+            self._batch_events = min(self._batch_events, _TEXT_BATCH)
         self._n_partitions = {t: partition_count(self.config, t) for t in self._summarisers}
         self._n_panes = partition_count(self.config, self.config.topics.panes)
         self._idle_after_s = {
@@ -119,7 +127,7 @@ class Ingest:
         reported = self.clock()
         while not self.stop():
             messages = self._consumer.consume(
-                self.config.ingest.batch_events, self.config.ingest.commit_interval_ms / 1000
+                self._batch_events, self.config.ingest.commit_interval_ms / 1000
             )
             errors = [error for m in messages if (error := m.error()) is not None]
             for error in errors:
@@ -134,6 +142,20 @@ class Ingest:
             if now - reported >= _REPORT_EVERY_S and self.totals.received:
                 reported = now
                 log.info("ingest: %s", self.totals)
+
+    def _pulse(self) -> None:
+        """Stay in the consumer group while a batch's texts are embedded, which takes longer than a
+        consumer may be silent. Nothing is fetched meanwhile."""
+        owned = self._consumer.assignment()
+        if not owned:
+            return
+        self._consumer.pause(owned)
+        try:
+            # A paused consumer has no messages; what is served are rebalances and heartbeats.
+            self._consumer.poll(0)
+        finally:
+            still = self._consumer.assignment()
+            self._consumer.resume(still)
 
     def _once(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Without what a rebalance in the midst of `consume` brought twice or took away."""
@@ -162,8 +184,13 @@ class Ingest:
             largest = {s.partition: s.largest_ms for s in self.sources.values() if s.topic == topic}
             summary = summariser.summarise(batch, largest)
             summaries.append((summariser, of_topic, summary))
+        for summariser, of_topic, _ in summaries:
             for m in of_topic:
-                key = (topic, m.partition() or 0)
+                key = (summariser.topic, m.partition() or 0)
+                if key not in self.sources:
+                    raise Aborted(
+                        f"{key[0]}[{key[1]}] was taken away while its texts were embedded"
+                    )
                 changed[key] = self.sources[key]
         after: dict[tuple[str, int], Source] = {}
         for key, source in changed.items():

@@ -8,12 +8,14 @@ when it closes, and with what, does not depend on batches, workers or interleavi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from ..detectors.base import Detector, Outcome, plan_of
+from ..detectors.online_bank import NAME as ONLINE
+from ..detectors.online_bank import OnlineBank, OnlineWindow
 from ..detectors.panes import OpenPane, Pane
 from ..detectors.profile import Profile
 from ..detectors.windows import Window, WindowBank
@@ -43,12 +45,14 @@ class Mark:
     """The monitor's state before the message at `offset`, as far as the log does not give it back.
 
     progress: topic → (n_partitions, {partition: progress}). closed: unit key → end of its last
-    closed pane.
+    closed pane. seen: unit key → vector feature → events that its online test had taken when the
+    mark was asked for, which is later than what the log is read again from.
     """
 
     offset: int
     progress: Mapping[str, tuple[int, Mapping[int, PartitionProgress]]]
     closed: Mapping[str, int]
+    seen: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -64,6 +68,7 @@ class Mark:
                 for topic, (n, parts) in sorted(self.progress.items())
             },
             "closed": dict(sorted(self.closed.items())),
+            "seen": {key: dict(own) for key, own in sorted(self.seen.items())},
         }
 
     @staticmethod
@@ -78,6 +83,7 @@ class Mark:
                 for topic, entry in data["progress"].items()
             },
             {str(k): int(v) for k, v in data["closed"].items()},
+            {str(k): {str(f): int(n) for f, n in own.items()} for k, own in data["seen"].items()},
         )
 
 
@@ -99,6 +105,7 @@ class _Unit:
     profile: Profile
     model: _Model
     bank: WindowBank
+    online: OnlineBank
     closed_ms: int | None = None
     open: dict[int, OpenPane] = field(default_factory=dict)
     # Start of a pane that is open or in a window → the mark before its first part.
@@ -146,6 +153,7 @@ class Monitor:
             topic: _Topic(n, dict(parts)) for topic, (n, parts) in mark.progress.items()
         }
         self._closed = dict(mark.closed)
+        self._seen = dict(mark.seen)
         self._units: dict[str, _Unit] = {}
         self._mark = mark
         self._mark_fresh = True
@@ -207,9 +215,12 @@ class Monitor:
     def mark(self, position: int) -> Mark:
         """The mark from which a new monitor must read to be in this one's state at `position`."""
         needed = [mark for unit in self._units.values() for mark in unit.marks.values()]
+        first = Mark(position, self._progress_now(), dict(self._closed))
         if needed:
-            return min(needed, key=lambda mark: mark.offset)
-        return Mark(position, self._progress_now(), dict(self._closed))
+            first = min(needed, key=lambda mark: mark.offset)
+        # Units of which no event came since the restart stand where they stood.
+        seen = self._seen | {key: own for key, u in self._units.items() if (own := u.online.seen)}
+        return replace(first, seen=seen)
 
     @property
     def open_panes(self) -> int:
@@ -230,7 +241,8 @@ class Monitor:
     ) -> _Unit:
         config = model.config
         bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms)
-        unit = _Unit(key, segment, profile, model, bank, self._closed.get(key))
+        online = OnlineBank(profile, config.retention_ms, self._seen.get(key))
+        unit = _Unit(key, segment, profile, model, bank, online, self._closed.get(key))
         self._units[key] = unit
         return unit
 
@@ -323,7 +335,12 @@ class Monitor:
         self._closed[unit.key] = end_ms
         if due and not self.quiet:
             yield from self._test(unit, due, self._idle_at(unit, end_ms))
-        kept = unit.bank.earliest_ms
+        if pane is not None and unit.profile.vectors:
+            idle = self._idle_at(unit, end_ms)
+            for window in unit.online.push(end_ms, pane, self.quiet):
+                yield _Words.of(unit, window, idle).verdict(ONLINE, window.outcome)
+        starts = (unit.bank.earliest_ms, unit.online.earliest_ms)
+        kept = min((start for start in starts if start is not None), default=None)
         for start in [s for s in unit.marks if s not in unit.open and (kept is None or s < kept)]:
             del unit.marks[start]
 
@@ -416,7 +433,7 @@ class _Words:
     """What all verdicts of one window have in common, written once."""
 
     unit: _Unit
-    window: Window
+    window: Window | OnlineWindow
     end: str
     versions: Mapping[str, int]
     idle: list[str]
@@ -425,7 +442,7 @@ class _Words:
     segment_json: orjson.Fragment
 
     @staticmethod
-    def of(unit: _Unit, window: Window, idle: list[str]) -> _Words:
+    def of(unit: _Unit, window: Window | OnlineWindow, idle: list[str]) -> _Words:
         end = _shown(window.end_ms)
         described = {
             "size": window.label,
@@ -450,8 +467,11 @@ class _Words:
         feature = unit.profile.features[outcome.feature].name
         model = unit.model.config.name
         alpha = unit.model.alpha
-        if (levels := unit.model.levels.get(unit.key)) is not None:
-            alpha = levels[feature, detector, window.label]
+        decides = {} if outcome.threshold is None else {"threshold": outcome.threshold}
+        if detector != ONLINE:
+            if (levels := unit.model.levels.get(unit.key)) is not None:
+                alpha = levels[feature, detector, window.label]
+            decides = {"alpha": alpha}
         ident = verdict_id(
             model, unit.segment, feature, detector, window.label, window.end_ms, unit.profile.id
         )
@@ -487,7 +507,7 @@ class _Words:
                 "reference": self.reference_json,
                 "statistic": outcome.statistic,
                 "p_value": outcome.p_value,
-                "alpha": alpha,
+                **decides,
                 "drifted": drifted,
                 "status": "ok" if outcome.reason is None else "insufficient",
                 "effect": shown,

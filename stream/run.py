@@ -44,12 +44,20 @@ def references(config: Config) -> dict[str, Reference]:
     found: dict[str, Reference] = {}
     for name, model in config.models.items():
         reference = profiles.load(model.reference, name)
-        if model.features != "auto":
-            missing = set(model.features) - set(reference.whole.names)
+        named = set() if model.features == "auto" else set(model.features)
+        if named | set(model.vectors):
+            missing = (named | set(model.vectors)) - set(reference.whole.names)
             if missing:
                 raise ProfileError(
                     f"the reference of model {name!r} at {model.reference!r} has no feature "
                     f"{', '.join(sorted(missing))}, which `features` names; fit it again with "
+                    "`driftline fit`"
+                )
+        for f in reference.whole.vectors:
+            if model.vectors.get(f.name) != f.spec:
+                raise ProfileError(
+                    f"the reference of model {name!r} at {model.reference!r} was fitted with other "
+                    f"settings of {f.name!r} than driftline.yaml has now; fit it again with "
                     "`driftline fit`"
                 )
         segments = {tuple(segment) for segment, _ in reference.units.values() if segment}
@@ -97,6 +105,8 @@ def _check_budget(config: ModelConfig, reference: Reference) -> None:
             for window in config.windows
         }
         found = budget.units.get(key)
+        if not profile.counted:
+            continue
         if found is None or found.profile != profile.id:
             raise ProfileError(
                 f"{where} was calibrated on other rows than its own; run `driftline fit` again"

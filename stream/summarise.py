@@ -7,7 +7,7 @@ partition, however partitions interleave and wherever a batch ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..detectors.panes import Columns, summarize
 from ..detectors.profile import Kind, Profile, category_name
+from ..detectors.vectors import VectorProfile, picked
 from ..schemas.deadletter import Reason
 from ..schemas.errors import ConfigError, EventError
 from ..schemas.pane import Delta
@@ -25,6 +26,7 @@ from .accounting import Counts
 from .config.document import Config, Input, ModelConfig
 from .decode import Decoder, Wanted, event_times
 from .deltas import to_delta
+from .embed import Embedding, Raw
 from .profiles import Reference
 
 
@@ -58,12 +60,15 @@ class Summary:
 class _Model:
     config: ModelConfig
     reference: Reference
+    embedding: Embedding | None
     # Segment values → (unit key, segment, profile); the whole model is under the empty tuple.
     units: Mapping[tuple[str, ...], tuple[str, Mapping[str, str], Profile]]
 
 
 class Summariser:
     """Summarises the messages of one topic for all models that read it.
+
+    pulse: called again and again while texts are embedded, which may take long.
 
     Raises:
         ConfigError: two models want one feature as different kinds.
@@ -73,21 +78,28 @@ class Summariser:
         self, topic: str, models: Sequence[ModelConfig], references: Mapping[str, Reference]
     ) -> None:
         self.topic = topic
+        self.pulse: Callable[[], None] = lambda: None
         self.models = {m.name: _model(m, references[m.name]) for m in models}
         kinds: dict[str, Kind] = {}
         segments: dict[str, None] = {}
         for model in self.models.values():
-            for f in model.reference.whole.features:
-                if kinds.setdefault(f.name, f.kind) != f.kind:
+            for name, kind in _read(model.reference.whole):
+                if kinds.setdefault(name, kind) != kind:
                     raise ConfigError(
-                        f"topic {topic!r}: feature {f.name!r} is {f.kind} for model "
-                        f"{model.config.name!r} and {kinds[f.name]} for another model that reads "
+                        f"topic {topic!r}: feature {name!r} is {kind} for model "
+                        f"{model.config.name!r} and {kinds[name]} for another model that reads "
                         "the same events; a feature has one kind per topic"
                     )
             segments |= dict.fromkeys(model.config.segment_by)
         self.input: Input = models[0].input
         self.decoder = Decoder(self.input, Wanted(kinds, tuple(segments)))
         self._only = next(iter(self.models)) if len(self.models) == 1 else None
+
+    @property
+    def embeds_texts(self) -> bool:
+        return any(
+            f.kind == "text" for m in self.models.values() for f in m.reference.whole.vectors
+        )
 
     def summarise(self, messages: Messages, largest_ms: Mapping[int, int | None]) -> Summary:
         """Args:
@@ -116,12 +128,18 @@ class Summariser:
         self._refuse_ahead(usable, times, messages.kafka_ms, refused)
         owner, unknown = self._owners(events, rows, usable)
         self._refuse(usable, unknown, refused)
+        raws = self._embed(events, ids, rows, owner, usable, refused)
 
         # Events, rows and owners of usable messages from here on.
         kept = usable[rows]
         if not kept.all():
             events = [e for e, keep in zip(events, kept.tolist(), strict=True) if keep]
+            ids = [e for e, keep in zip(ids, kept.tolist(), strict=True) if keep]
             rows, owner = rows[kept], owner[kept]
+            raws = {
+                m: {name: raw.take(np.flatnonzero(kept)) for name, raw in of.items()}
+                for m, of in raws.items()
+            }
         times = times[rows]
         partitions = messages.partitions[rows]
         behind, new_largest = self._behind(times, partitions, largest_ms, messages.partitions)
@@ -139,11 +157,11 @@ class Summariser:
             for p, c in counts.items():
                 c.late += int((partitions[mine & ~on_time] == p).sum())
                 c.summarised += int((partitions[on_time] == p).sum())
-            if on_time.all():
-                deltas += self._deltas(model, events, times)
-            elif on_time.any():
-                chosen = [events[i] for i in np.flatnonzero(on_time).tolist()]
-                deltas += self._deltas(model, chosen, times[on_time])
+            if on_time.any():
+                batch = _Batch(events, ids, times, raws.get(m, {}))
+                if not on_time.all():
+                    batch = batch.take(np.flatnonzero(on_time))
+                deltas += self._deltas(model, batch)
         refused.sort(key=lambda pair: pair[0])
         return Summary(deltas, refused, new_largest, counts)
 
@@ -241,18 +259,44 @@ class Summariser:
             after[p] = int(running[-1])
         return behind, after
 
-    def _deltas(
-        self, model: _Model, events: Sequence[Any], times: npt.NDArray[np.int64]
-    ) -> list[tuple[str, Delta]]:
+    def _embed(
+        self,
+        events: Sequence[Any],
+        ids: Sequence[str],
+        rows: npt.NDArray[np.intp],
+        owner: npt.NDArray[np.int64],
+        usable: npt.NDArray[np.bool_],
+        refused: list[tuple[int, EventError]],
+    ) -> dict[int, dict[str, Raw]]:
+        """Vectors of all usable events, per model and feature; refuses events that have none."""
+        found: dict[int, dict[str, Raw]] = {}
+        for m, model in enumerate(self.models.values()):
+            if model.embedding is None:
+                continue
+            at = np.flatnonzero((owner == m) & usable[rows])
+            mine = [events[i] for i in at.tolist()]
+            raws, errors = model.embedding.raw(
+                picked(ids, at),
+                lambda name, mine=mine: self.decoder.column(mine, f"features.{name}"),
+                lambda names, mine=mine: self.decoder.matrix(mine, names)[0],
+                self.pulse,
+            )
+            self._refuse(usable, [(int(rows[at[i]]), e) for i, e in errors], refused)
+            found[m] = {name: raw.spread(at, len(events)) for name, raw in raws.items()}
+        return found
+
+    def _deltas(self, model: _Model, batch: _Batch) -> list[tuple[str, Delta]]:
         pane_ms = model.config.pane_ms
-        starts = times // pane_ms * pane_ms
+        starts = batch.times_ms // pane_ms * pane_ms
         whole = model.units[()]
-        columns = self._columns(whole[2], events)
+        columns = self._columns(whole[2], batch)
         deltas = [_delta(model.config.name, whole, columns, starts)]
         if model.config.segment_by:
             by_segment: dict[tuple[str, ...], list[int]] = {}
             keys = [
-                self.decoder.column(events, "version" if name == "version" else f"segment.{name}")
+                self.decoder.column(
+                    batch.events, "version" if name == "version" else f"segment.{name}"
+                )
                 for name in model.config.segment_by
             ]
             for i, values in enumerate(zip(*keys, strict=True)):
@@ -263,11 +307,12 @@ class Summariser:
                 # A segment without a reference of its own has nothing to be compared with; its
                 # events count for the whole model.
                 if unit is not None:
-                    columns = self._columns(unit[2], [events[i] for i in at])
+                    columns = self._columns(unit[2], batch.take(np.array(at, np.intp)))
                     deltas.append(_delta(model.config.name, unit, columns, starts[at]))
         return deltas
 
-    def _columns(self, profile: Profile, events: Sequence[Any]) -> Columns:
+    def _columns(self, profile: Profile, batch: _Batch) -> Columns:
+        events = batch.events
         numeric, nan = self.decoder.matrix(events, [f.name for f in profile.numeric])
         categorical = tuple(
             self.decoder.column(events, f"features.{f.name}") for f in profile.categorical
@@ -275,7 +320,41 @@ class Summariser:
         versions = [category_name(v) for v in self.decoder.column(events, "version")]
         distinct = set(versions)
         one = next(iter(distinct)) if len(distinct) == 1 else versions
-        return Columns(len(events), numeric, categorical, nan, one)
+        vectors = tuple(batch.raws[f.name].column(f) for f in profile.vectors)
+        return Columns(
+            len(events), numeric, categorical, nan, one, vectors, batch.ids, batch.times_ms
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Events of one model that go into panes. raws: their vectors by feature."""
+
+    events: Sequence[Any]
+    ids: Sequence[str]
+    times_ms: npt.NDArray[np.int64]
+    raws: Mapping[str, Raw]
+
+    def take(self, at: npt.NDArray[np.intp]) -> _Batch:
+        chosen = at.tolist()
+        # Ids order vectors, and are needed for nothing else.
+        ids = picked(self.ids, at) if self.raws else self.ids
+        return _Batch(
+            [self.events[i] for i in chosen],
+            ids,
+            self.times_ms[at],
+            {name: raw.take(at) for name, raw in self.raws.items()},
+        )
+
+
+def _read(profile: Profile) -> Iterator[tuple[str, Kind]]:
+    """(name, kind) of what is read from each event."""
+    for f in profile.features:
+        if isinstance(f, VectorProfile) and f.kind == "group":
+            for member in f.spec.members:
+                yield member, "numeric"
+        else:
+            yield f.name, f.kind
 
 
 def _model(config: ModelConfig, reference: Reference) -> _Model:
@@ -285,7 +364,8 @@ def _model(config: ModelConfig, reference: Reference) -> _Model:
         units[values] = (key, segment, profile)
     if () not in units:
         units[()] = (unit_key(config.name, {}), {}, reference.whole)
-    return _Model(config, reference, units)
+    embedding = Embedding(reference.whole) if reference.whole.vectors else None
+    return _Model(config, reference, embedding, units)
 
 
 def _delta(

@@ -103,6 +103,7 @@ def test_every_default(tmp_path: Path) -> None:
         "windows": ({"size_ms": 300_000, "hop_ms": None, "label": "5m"},),
         "segment_by": (),
         "features": "auto",
+        "groups": {},
         "prediction": "auto",
         "score": "auto",
         "detectors": {"numeric": ("ks", "missing_rate"), "categorical": ("chi_squared",)},

@@ -161,7 +161,7 @@ def test_a_topic_that_never_heard_of_driftline(
         "country": "categorical",
         "currency": None,
         "coupon": None,
-        "vector": None,
+        "vector": "vector",
     }
     amount = next(feature for feature in model.features if feature.name == "amount")
     assert 0.02 < amount.missing < 0.08
@@ -177,7 +177,10 @@ def test_a_topic_that_never_heard_of_driftline(
 
     made = loaded(findings, tmp_path)
     assert made.client_properties() == config
-    assert made.models["fraud"].features == {k: v for k, v in kinds.items() if v}
+    model = made.models["fraud"]
+    assert model.kinds | {k: v.kind for k, v in model.vectors.items()} == {
+        k: v for k, v in kinds.items() if v
+    }
     assert made.models["fraud"].input.topic == topic_prefix
     assert made.models["fraud"].input.fields == findings.mapped.paths
     text = (tmp_path / "driftline.yaml").read_text()

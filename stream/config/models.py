@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from ...detectors.vectors import VectorSpec
 from ...schemas.errors import ABSENT
 from ...schemas.units import (
     EventWindow,
@@ -59,9 +60,10 @@ from .values import (
     slot_count,
     wrong,
 )
+from .vectors import VECTOR_KINDS, read_vector_feature
 
 Kind: TypeAlias = Literal["numeric", "categorical", "boolean"]
-KINDS: tuple[str, ...] = ("numeric", "categorical", "boolean")
+KINDS: tuple[str, ...] = ("numeric", "categorical", "boolean", "text", "vector")
 DEFAULT_DETECTORS: dict[str, tuple[str, ...]] = {
     "numeric": ("ks", "missing_rate"),
     "categorical": ("chi_squared",),
@@ -91,7 +93,9 @@ class ModelConfig(Section):
     windows: tuple[Window, ...]
     segment_by: tuple[str, ...] = ()
     """Keys of the event's `segment` object; `version` is the event's version."""
-    features: dict[str, Kind] | Literal["auto"] = "auto"
+    features: dict[str, Kind | VectorSpec] | Literal["auto"] = "auto"
+    groups: dict[str, VectorSpec] = Field(default_factory=dict)
+    """Numeric features that are tested together, as one vector each."""
     prediction: Annotated[
         Literal["auto", "numeric", "categorical", "off"],
         BeforeValidator(one_of("auto", "numeric", "categorical", "off")),
@@ -110,8 +114,23 @@ class ModelConfig(Section):
     max_categories: Annotated[int, BeforeValidator(integer(2, 1_000_000, 1000))] = 1000
 
     def detectors_for(self, kind: str) -> tuple[str, ...]:
-        """Names of the detectors a feature of `kind` is tested with."""
+        """Names of the windowed detectors a feature of `kind` is tested with."""
+        if kind in VECTOR_KINDS:
+            return ()
         return self.detectors["categorical" if kind == "boolean" else kind]
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Name → kind of the features that are counted; none where `features` is `auto`."""
+        named = {} if self.features == "auto" else self.features
+        return {name: kind for name, kind in named.items() if not isinstance(kind, VectorSpec)}
+
+    @property
+    def vectors(self) -> dict[str, VectorSpec]:
+        """Name → what is known of the features that are vectors: texts, vectors, groups."""
+        named = {} if self.features == "auto" else self.features
+        own = {name: spec for name, spec in named.items() if isinstance(spec, VectorSpec)}
+        return own | self.groups
 
     @field_validator("reference", mode="before")
     @classmethod
@@ -194,6 +213,14 @@ class ModelConfig(Section):
                 mistakes.append(Mistake(at, *reserved_feature(name)))
             if not name:
                 mistakes.append(Mistake(at, name, "a feature has a name", "write one"))
+            kind = spec.get("kind") if isinstance(spec, Mapping) else spec
+            if kind in ("text", "vector"):
+                section = spec if isinstance(spec, Mapping) else {}
+                found, wrong_keys = read_vector_feature(kind, section)
+                mistakes += [Mistake((name, *m.at), m.value, m.rule, m.remedy) for m in wrong_keys]
+                if found is not None:
+                    kinds[name] = found
+                continue
             if isinstance(spec, Mapping):
                 for key in spec:
                     if key != "kind":
@@ -202,11 +229,7 @@ class ModelConfig(Section):
                 if "kind" not in spec and spec:
                     continue
                 at, spec = (*at, "kind"), spec.get("kind", ABSENT)
-            if spec in ("text", "vector"):
-                rule = f"features of kind {spec} are not supported by this version of driftline"
-                remedy = f"leave the feature out, or use one of {', '.join(KINDS)}"
-                mistakes.append(Mistake(at, spec, rule, remedy))
-            elif spec not in KINDS:
+            if spec not in KINDS:
                 near = nearest(spec, KINDS) or "numeric"
                 rule = f"the kind of a feature is one of {', '.join(KINDS)}"
                 mistakes.append(Mistake(at, spec, rule, f"write {near}"))
@@ -223,6 +246,35 @@ class ModelConfig(Section):
         if mistakes:
             raise mistaken(*mistakes)
         return kinds
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _groups(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, Mapping):
+            rule = "groups is a mapping of names to features that are tested together"
+            raise wrong(value, rule, "write for example {weather: [temp, wind]}")
+        features = info.data.get("features", {})
+        mistakes: list[Mistake] = []
+        groups: dict[str, object] = {}
+        for name, spec in value.items():
+            section = spec if isinstance(spec, Mapping) else {"features": spec}
+            found, wrong_keys = read_vector_feature("group", section)
+            mistakes += [Mistake((name, *m.at), m.value, m.rule, m.remedy) for m in wrong_keys]
+            if name in features or name in RESERVED_FEATURES:
+                rule = "a group and a feature cannot have one name: verdicts go by it"
+                mistakes.append(Mistake((name,), name, rule, "name the group otherwise"))
+            if found is None:
+                continue
+            groups[name] = found
+            if features != "auto":
+                for member in found.members:
+                    if features.get(member) != "numeric":
+                        rule = f"a group is made of numeric features, and {member} is none"
+                        remedy = f"list it in features, or take it out of {name}"
+                        mistakes.append(Mistake((name, "features"), member, rule, remedy))
+        if mistakes:
+            raise mistaken(*mistakes)
+        return groups
 
     @field_validator("detectors", mode="before")
     @classmethod

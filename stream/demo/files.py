@@ -21,7 +21,7 @@ JANUARY: Final = "january.jsonl.gz"
 FEBRUARY: Final = "february.jsonl.gz"
 LOG: Final = "driftline.log"
 
-_MARK: Final = "# Written by `driftline demo`, and written anew by the next one in this folder."
+MARK: Final = "# Written by `driftline demo`, and written anew by the next one in this folder."
 _MARCH_MS: Final = FEBRUARY_MS + 28 * 86_400_000
 
 _TEXT: Final = """\
@@ -103,7 +103,7 @@ def check(directory: Path) -> None:
             f"{directory}: the demo cannot leave its files there ({error.strerror});"
             " choose another folder with --directory"
         ) from error
-    if not text.startswith(_MARK.encode()):
+    if not text.startswith(MARK.encode()):
         raise DriftlineError(
             f"{directory / CONFIG} was not written by the demo, which would replace it;"
             " choose another folder with --directory, or move the file"
@@ -117,7 +117,7 @@ def write(directory: Path, servers: str, january: Sequence[bytes]) -> Files:
     """
     _write_events(directory / JANUARY, january)
     text = _TEXT.format(
-        mark=_MARK, servers=servers, model=MODEL, topic=INPUT_TOPIC, CONFIG=CONFIG, JANUARY=JANUARY
+        mark=MARK, servers=servers, model=MODEL, topic=INPUT_TOPIC, CONFIG=CONFIG, JANUARY=JANUARY
     )
     (directory / CONFIG).write_text(text, encoding="utf-8")
     config = load(directory / CONFIG)

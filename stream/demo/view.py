@@ -146,7 +146,7 @@ def _window(verdict: Mapping[str, Any] | None, label: str, wide: bool) -> tuple[
 
 
 def _baseline(reference: Profile, name: str) -> str:
-    f = reference.features[reference.names.index(name)]
+    f = next(f for f in reference.counted if f.name == name)
     if isinstance(f, CategoricalProfile):
         if name == "prediction":
             late = int(f.counts[f.categories.index("late")])

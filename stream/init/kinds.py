@@ -57,9 +57,7 @@ def feature_kind(name: str, values: Sequence[Any]) -> tuple[str | None, str]:
         bool if isinstance(v, bool) else float if isinstance(v, int) else type(v) for v in values
     }
     if list in types:
-        numbers = all(isinstance(x, int | float) for v in values if isinstance(v, list) for x in v)
-        what = "a vector" if numbers else "a list"
-        return None, f"{what}, which this version of driftline does not monitor"
+        return _list(values)
     if dict in types:
         return None, "an object in some events and a value in others"
     if len(types) > 1:
@@ -70,6 +68,18 @@ def feature_kind(name: str, values: Sequence[Any]) -> tuple[str | None, str]:
     if types == {bool}:
         return "boolean", ""
     return _numeric(name, values, distinct) if types == {float} else _text(name, values, distinct)
+
+
+def _list(values: Sequence[Any]) -> tuple[str | None, str]:
+    lists = [v for v in values if isinstance(v, list)]
+    numbers = all(type(x) in (int, float) for v in lists for x in v)
+    if not numbers or len(lists) < len(values):
+        return None, "a list that is no vector: driftline monitors lists of numbers only"
+    lengths = {len(v) for v in lists}
+    if len(lengths) > 1 or lengths <= {0, 1}:
+        shown = ", ".join(map(str, sorted(lengths)[:3]))
+        return None, f"lists of {shown} numbers; a vector always has the same number, two or more"
+    return "vector", f"{lengths.pop()} numbers"
 
 
 def _numeric(name: str, values: Sequence[Any], distinct: int) -> tuple[str | None, str]:
@@ -101,7 +111,7 @@ def _text(name: str, values: Sequence[str], distinct: int) -> tuple[str | None, 
         return None, "numbers written as text: let the producer write numbers"
     words = sum(len(v.split()) for v in values) / n
     if words >= 4 and distinct > 0.2 * n:
-        return None, "free text, which this version of driftline does not monitor"
+        return None, "free text: with `text` as its kind its meaning is monitored (docs/text.md)"
     if many:
         return None, "nearly every value is different: an identifier, a name or free text"
     if distinct > 1000:
