@@ -10,8 +10,8 @@ import numpy.typing as npt
 # Buckets per reference value: more make the first guess better and the table larger.
 _BUCKETS_PER_VALUE = 4
 
-# Steps by one that a value may take from its bucket's first rank before it is searched for.
-_FEW = 8
+# Steps by one that a value short of its rank may take before it is searched for.
+_FEW = 6
 
 
 class Ranker:
@@ -103,22 +103,27 @@ class Ranker:
         bucket = self._bucket(x, slice(None))
         rank = self._below[bucket]
         bucket += 1
-        in_bucket = self._below[bucket] - rank
-        unsettled = np.flatnonzero(in_bucket)
+        unsettled = np.flatnonzero(self._below[bucket] != rank)
         if len(unsettled):
             feature, wanted = unsettled // x.shape[1], x.ravel()[unsettled]
-            near = rank.ravel()[unsettled]
-            steps = min(int(in_bucket.max()), _FEW)
-            for _ in range(steps):
-                near += self._values[near] < wanted
+            near = rank.ravel()[unsettled].astype(np.intp)
             found = self._values[near]
-            if steps == _FEW:
-                short = np.flatnonzero(found < wanted)
+            # All of them once, then the few that are not there yet, then a search for the rest.
+            near += found < wanted
+            found = self._values[near]
+            short = np.flatnonzero(found < wanted)
+            if len(short):
+                at, sought = near[short], wanted[short]
+                for _ in range(_FEW):
+                    at += self._values[at] < sought
+                near[short] = at
+                found[short] = self._values[at]
+                short = short[found[short] < sought]
                 for f in np.unique(feature[short]).tolist():
                     which = short[feature[short] == f]
                     exact = np.searchsorted(self.references[f], wanted[which])
                     near[which] = self._first[f] + exact
-                found[short] = self._values[near[short]]
+                    found[which] = self._values[near[which]]
             near += (found == wanted) * self._to_value[feature]
             rank.ravel()[unsettled] = near
         rank += self._shift
