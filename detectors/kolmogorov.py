@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +40,7 @@ def kolmogorov_sf(
     p = np.empty(len(d))
     scaled = n * d * d
     tail = (n > 140) & (scaled >= 2.2) & (d < 0.5)
-    body = (n > 140) & (scaled < 2.2) & ((n > 100_000) | (n * d**1.5 > 1.4))
+    body = (n > 140) & (scaled < 2.2) & (d > 0) & ((n > 100_000) | (n * d**1.5 > 1.4))
     for i in np.flatnonzero(tail).tolist():
         p[i] = 0.0 if scaled[i] >= 370.0 else min(2.0 * smirnov_sf(int(n[i]), float(d[i])), 1.0)
     if body.any():
@@ -116,6 +118,10 @@ def _stirling_error(n: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(small, direct, series)
 
 
+# What is left out is below a float's resolution (Pelz & Good): 16 z / π, and z² < 2.2 here.
+_PELZ_GOOD_TERMS = math.ceil(16 * math.sqrt(2.2) / math.pi)
+
+
 def _pelz_good_sf(
     n: npt.NDArray[np.float64], d: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
@@ -123,18 +129,18 @@ def _pelz_good_sf(
     z = np.sqrt(n) * d
     z2 = z * z
     z4, z6, z8 = z2 * z2, z2 * z2 * z2, z2 * z2 * z2 * z2
-    terms = np.arange(1, int(np.ceil(16 * z.max() / np.pi)) + 1)[:, None]
+    terms = np.arange(1, _PELZ_GOOD_TERMS + 1)[:, None]
     # Half-integers m/2 times π for the main sums, integers times π for the two others.
     h = (np.pi * (2 * terms - 1) / 2) ** 2
     g = (np.pi * terms) ** 2
     at_h = np.exp(-h / (2 * z2))
     at_g = np.exp(-g / (2 * z2))
-    k0 = at_h.sum(0) / z
-    k1 = ((h - z2) * at_h).sum(0) / (6 * z4)
-    k2 = ((6 * z6 + 2 * z4 + (2 * z4 - 5 * z2) * h + (1 - 2 * z2) * h * h) * at_h).sum(0) / (
+    k0 = _sum(at_h) / z
+    k1 = _sum((h - z2) * at_h) / (6 * z4)
+    k2 = _sum((6 * z6 + 2 * z4 + (2 * z4 - 5 * z2) * h + (1 - 2 * z2) * h * h) * at_h) / (
         72 * z6 * z
-    ) - (g * at_g).sum(0) / (36 * z2 * z)
-    k3 = (
+    ) - _sum(g * at_g) / (36 * z2 * z)
+    k3 = _sum(
         (
             -30 * z6
             - 90 * z8
@@ -143,10 +149,16 @@ def _pelz_good_sf(
             + (5 - 30 * z2) * h * h * h
         )
         * at_h
-    ).sum(0) / (6480 * z8 * z2) + ((3 * z2 - g) * g * at_g).sum(0) / (216 * z6)
+    ) / (6480 * z8 * z2) + _sum((3 * z2 - g) * g * at_g) / (216 * z6)
     root = np.sqrt(n)
     cdf = np.sqrt(2 * np.pi) * (k0 + k1 / root + k2 / n + k3 / (n * root))
     return np.clip(1.0 - cdf, 0.0, 1.0)
+
+
+def _sum(terms: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Each column's sum, term by term: numpy's own order depends on how many columns there are, and
+    a p-value must not depend on which others are computed with it."""
+    return np.cumsum(terms, axis=0)[-1]
 
 
 def _exact_sf(n_reference: int, n_test: int, numerator: int) -> tuple[float, bool]:
@@ -211,22 +223,29 @@ def two_sample_p_values(
     Equal to `scipy.stats.ks_2samp(…, method=m).pvalue`, m being "exact" while the product of the
     sizes is at most 1,000,000, else "asymp". All arguments (k,) integers.
     """
-    known = _memo.known
-    keys = list(zip(n_reference.tolist(), n_test.tolist(), numerator.tolist(), strict=True))
-    new = [key for key in dict.fromkeys(keys) if key not in known]
-    if new:
-        if len(known) + len(new) > _Memo.limit:
-            known.clear()
-            new = list(dict.fromkeys(keys))
-        limit_law = [key for key in new if key[0] * key[1] > EXACT_LIMIT]
-        if limit_law:
-            r, t, d = np.array(limit_law, np.float64).T
-            # The order of these operations is scipy's, so that the rounding is too.
-            effective = np.round(np.maximum(r, t) * np.minimum(r, t) / (r + t))
-            for key, p in zip(limit_law, kolmogorov_sf(effective, d / (r * t)), strict=True):
-                known[key] = (float(p), False)
-        for key in new:
-            if key[0] * key[1] <= EXACT_LIMIT:
-                known[key] = _exact_sf(*key)
-    found = [known[key] for key in keys]
+    keys = zip(n_reference.tolist(), n_test.tolist(), numerator.tolist(), strict=True)
+    found = p_values_of(list(keys))
     return np.array([p for p, _ in found], np.float64), np.array([e for _, e in found], np.bool_)
+
+
+def p_values_of(keys: Sequence[tuple[int, int, int]]) -> list[tuple[float, bool]]:
+    """The same for (n_reference, n_test, numerator): each one's p-value, and whether it is exact."""
+    known = _memo.known
+    found = [known.get(key) for key in keys]
+    if None not in found:
+        return cast("list[tuple[float, bool]]", found)
+    new = [key for key in dict.fromkeys(keys) if key not in known]
+    if len(known) + len(new) > _Memo.limit:
+        known.clear()
+        new = list(dict.fromkeys(keys))
+    limit_law = [key for key in new if key[0] * key[1] > EXACT_LIMIT]
+    if limit_law:
+        r, t, d = np.array(limit_law, np.float64).T
+        # The order of these operations is scipy's, so that the rounding is too.
+        effective = np.round(np.maximum(r, t) * np.minimum(r, t) / (r + t))
+        for key, p in zip(limit_law, kolmogorov_sf(effective, d / (r * t)), strict=True):
+            known[key] = (float(p), False)
+    for key in new:
+        if key[0] * key[1] <= EXACT_LIMIT:
+            known[key] = _exact_sf(*key)
+    return [known[key] for key in keys]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .base import Effect, Outcome
-from .kolmogorov import two_sample_p_values
+from .kolmogorov import p_values_of
 from .layout import BLOCK, layout_of
+from .numeric import mean_of
 from .profile import Kind, Profile
 from .windows import Window
 
-# A product of sample sizes up to here keeps n_reference·count within an int32.
-_INT32_PRODUCT = 2**31 - 1
+# A product of sample sizes up to here keeps the difference of two such products within an int32.
+_INT32_PRODUCT = 2**30
 
 
 class KolmogorovSmirnov:
@@ -54,175 +56,120 @@ class KolmogorovSmirnov:
             return [[] for _ in windows]
         reference = profile.cached("ks", lambda: _Reference(profile))
         chosen = list(features)
-        found = [largest_distances(reference, window) for window in windows]
-        n_test = np.array([n[chosen] for n, _ in found], np.int64).reshape(-1, len(chosen))
-        numerator = np.array([d[chosen] for _, d in found], np.int64).reshape(-1, len(chosen))
-        n_reference = np.array([profile.numeric[i].n for i in features], np.int64)
-        n_reference = np.broadcast_to(n_reference, n_test.shape)
-        made = n_test > 0
-        p = np.full(n_test.shape, np.nan)
-        exact = np.zeros(n_test.shape, np.bool_)
-        p[made], exact[made] = two_sample_p_values(n_reference[made], n_test[made], numerator[made])
-        d = numerator / np.maximum(n_reference * n_test, 1)
+        n_test, numerator = (a[:, chosen] for a in largest_distances(reference, windows))
         return [
-            self._outcomes(
-                profile,
-                window,
-                features,
-                n_test[w].tolist(),
-                d[w].tolist(),
-                p[w].tolist(),
-                exact[w].tolist(),
-            )
-            for w, window in enumerate(windows)
+            _outcomes(profile, window, chosen, n.tolist(), d.tolist())
+            for window, n, d in zip(windows, n_test, numerator, strict=True)
         ]
 
-    def _outcomes(
-        self,
-        profile: Profile,
-        window: Window,
-        features: Sequence[int],
-        n_test: list[int],
-        distances: list[float],
-        p_values: list[float],
-        exact: list[bool],
-    ) -> list[Outcome]:
-        absent = window.absent()
-        outcomes: list[Outcome] = []
-        for j, index in enumerate(features):
-            f, n = profile.numeric[index], n_test[j]
-            missing, *non_finite = absent[index]
-            detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
-            if missing:
-                detail["missing"] = missing
-            if any(non_finite):
-                detail["non_finite"] = sum(non_finite)
-            if n == 0:
-                reason = "the window is empty"
-                if window.events:
-                    reason = f"none of its {window.events} values is a finite number"
-                outcomes.append(Outcome(index, None, None, reason=reason, detail=detail))
-                continue
-            detail["method"] = "exact" if exact[j] else "asymp"
-            if f.resolution:
-                detail["statistic_error"] = f.resolution
-            effect, mean = None, window.mean(index, n)
-            if mean is not None:
-                effect = Effect(
-                    "mean_shift",
-                    (mean - f.mean) / f.sd,
-                    "reference standard deviations",
-                    f.mean,
-                    mean,
-                )
-            outcomes.append(Outcome(index, distances[j], p_values[j], effect=effect, detail=detail))
-        return outcomes
+
+def _outcomes(
+    profile: Profile,
+    window: Window,
+    features: Sequence[int],
+    n_test: Sequence[int],
+    numerator: Sequence[int],
+) -> list[Outcome]:
+    numeric = profile.numeric
+    tested = [
+        (numeric[i].n, n, d) for i, n, d in zip(features, n_test, numerator, strict=True) if n
+    ]
+    p_values = iter(p_values_of(tested))
+    absent, sums = window.absent(), window.sums.tolist()
+    outcomes: list[Outcome] = []
+    for index, n, d in zip(features, n_test, numerator, strict=True):
+        f = numeric[index]
+        missing, nan, high, low = absent[index]
+        detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
+        if missing:
+            detail["missing"] = missing
+        if nan or high or low:
+            detail["non_finite"] = nan + high + low
+        if n == 0:
+            reason = "the window is empty"
+            if window.events:
+                reason = f"none of its {window.events} values is a finite number"
+            outcomes.append(Outcome(index, None, None, reason=reason, detail=detail))
+            continue
+        p_value, exact = next(p_values)
+        detail["method"] = "exact" if exact else "asymp"
+        if f.resolution:
+            detail["statistic_error"] = f.resolution
+        effect, mean = None, mean_of(f, sums[index], n)
+        if mean is not None:
+            shift = (mean - f.mean) / f.sd
+            effect = Effect("mean_shift", shift, "reference standard deviations", f.mean, mean)
+        outcomes.append(Outcome(index, d / (f.n * n), p_value, effect, detail=detail))
+    return outcomes
 
 
 class _Reference:
-    """The reference's cumulative counts, laid out like a window's store.
+    """The reference's counts, laid out like a window's store.
 
-    gap, value: (BLOCK, n_blocks) how many reference values lie in or before each gap, and at or
-    before each value; through, before: (n_blocks,) the same at the end and the start of a block.
-    Padding counts as after everything, where both distribution functions are 1.
+    n: (F,) finite values of each feature. counts: (n_blocks, BLOCK) int32; inside: (n_blocks,)
+    their sums.
     """
 
     def __init__(self, profile: Profile) -> None:
         self.layout = layout = layout_of(profile)
-        shape = (BLOCK, layout.total_blocks)
         self.n = np.array([f.n for f in profile.numeric], np.int64)
-        gap = np.empty(shape, np.int64)
-        value = np.empty(shape, np.int64)
-        n_per_block = np.repeat(self.n, layout.n_blocks)
-        gap[:], value[:] = n_per_block, n_per_block
-        for i, f in enumerate(profile.numeric):
-            places = layout.place(np.arange(len(f.values) + 1), i)
-            gap.ravel()[places] = f.through_gap
-            value.ravel()[places[:-1]] = f.through_value
-        through = value[-1].copy()
-        before = np.concatenate([[0], through[:-1]])
-        before[layout.first_block] = 0
-        self._wide = {
-            "n": n_per_block,
-            "gap": gap,
-            "value": value,
-            "through": through,
-            "before": before,
-        }
-        self._narrow = {name: a.astype(np.int32) for name, a in self._wide.items()}
+        self.counts = np.zeros((layout.total_blocks, BLOCK), np.int32)
+        places = self.counts.ravel()
+        for f, block in zip(profile.numeric, layout.first_block.tolist(), strict=True):
+            through = np.empty(2 * len(f.values) + 1, np.int64)
+            through[::2], through[1::2] = f.through_gap, f.through_value
+            begin = BLOCK * block
+            places[begin : begin + len(through)] = np.diff(through, prepend=0)
+        self.inside = self.counts.sum(axis=1, dtype=np.int32)
+        self._n_per_block = {t: self.n.astype(t)[layout.feature] for t in (np.int32, np.int64)}
 
-    def arrays(self, largest_n_test: int) -> dict[str, npt.NDArray[Any]]:
-        """The arrays in the narrowest type that holds every product of two counts."""
+    def n_per_block(self, largest_n_test: int) -> npt.NDArray[Any]:
+        """(n_blocks,) `n` of each block's feature, in the narrowest type for products of counts."""
         fits = int(self.n.max(initial=0)) * largest_n_test <= _INT32_PRODUCT
-        return self._narrow if fits else self._wide
+        return self._n_per_block[np.int32 if fits else np.int64]
 
 
 def largest_distances(
-    reference: _Reference, window: Window
+    reference: _Reference, windows: Sequence[Window]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Per numeric feature, n and |D|·n_reference·n; both 0 without finite values.
+    """(n_windows, F) n and |D|·n_reference·n per numeric feature; both 0 without finite values.
 
-    The distance can only be largest just after a gap or just after a value, and there both
-    distribution functions are whole numbers. Both rise, so inside a block the distance is bounded
-    by the corners: only blocks whose bound exceeds the best distance at a block's end are scanned.
+    From place to place n_reference·F_window·n - n·F_reference·n_reference, a whole number, rises with
+    the window's counts and falls with the reference's. It ends at 0, so one running sum serves all
+    features. Inside a block it stays below where it would be if all the block's rises came before
+    its falls, and above the reverse: only blocks in which that exceeds the largest distance at the end
+    of any block are looked into.
     """
     layout = reference.layout
-    if not layout.total_blocks:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    gaps, values = layout.gaps(window.store), layout.values(window.store)
-    met = np.add.reduce(values, axis=0, dtype=np.int32)
-    inside = np.add.reduce(gaps, axis=0, dtype=np.int32)
-    inside += met
-    ends = np.cumsum(inside, dtype=np.int64)
-    last = ends[layout.first_block + layout.n_blocks - 1]
-    base = np.concatenate([[0], last[:-1]])
-    n_test = last - base
-    known = reference.arrays(int(n_test.max()))
-    dtype = known["n"].dtype
-    n_reference = known["n"]
-    n = np.repeat(n_test.astype(dtype), layout.n_blocks)
-    through = (ends - np.repeat(base, layout.n_blocks)).astype(dtype)
-    before = through - inside
-    high, reference_high = n_reference * through, n * known["through"]
-    best = np.maximum.reduceat(np.abs(high - reference_high), layout.first_block)
-    bound = np.maximum(high - n * known["before"], reference_high - n_reference * before)
-    scan = np.flatnonzero(bound > np.repeat(best, layout.n_blocks))
-    if len(scan):
-        most = _scan(
-            gaps[:, scan],
-            values[:, scan] if met[scan].any() else None,
-            before[scan],
-            n_reference[scan],
-            n[scan],
-            known["gap"][:, scan],
-            known["value"][:, scan],
-        )
-        feature = np.searchsorted(layout.first_block, scan, "right") - 1
-        np.maximum.at(best, feature, most)
+    if not (windows and layout.total_blocks):
+        nothing = np.zeros((len(windows), len(reference.n)), np.int64)
+        return nothing, nothing
+    inside = np.stack([w.block_sums[: layout.total_blocks] for w in windows])
+    n_test = np.add.reduceat(inside, layout.first_block, axis=1, dtype=np.int64)
+    n_reference = reference.n_per_block(int(n_test.max()))
+    n = np.repeat(n_test.astype(n_reference.dtype), layout.n_blocks, axis=1)
+    rise, fall = n_reference * inside, n * reference.inside
+    ahead = np.cumsum(rise - fall, axis=1, dtype=n.dtype)
+    best = np.maximum.reduceat(np.abs(ahead), layout.first_block, axis=1)
+    bound = np.maximum(ahead + fall, rise - ahead)
+    within = np.flatnonzero(bound > np.repeat(best, layout.n_blocks, axis=1))
+    if len(within):
+        window, block = np.divmod(within, layout.total_blocks)
+        end = ahead.ravel()[within]
+        edges = window.searchsorted(np.arange(len(windows) + 1)).tolist()
+        counts = np.concatenate([
+            layout.blocks(w.store).take(block[a:b], axis=0)
+            for w, (a, b) in zip(windows, pairwise(edges), strict=True)
+        ])  # fmt: skip
+        steps = counts * n_reference[block, None]
+        steps -= reference.counts.take(block, axis=0) * n.ravel()[within, None]
+        # One running sum again: at each block it jumps from the last one's end to where this begins.
+        begin = end - rise.ravel()[within] + fall.ravel()[within]
+        begin[1:] -= end[:-1]
+        steps[:, 0] += begin
+        path = np.abs(np.cumsum(steps, dtype=n.dtype))
+        series = window * len(reference.n) + layout.feature[block]
+        first = np.flatnonzero(np.diff(series, prepend=-1))
+        at = series[first]
+        best.ravel()[at] = np.maximum(best.ravel()[at], np.maximum.reduceat(path, BLOCK * first))
     return n_test, best.astype(np.int64)
-
-
-def _scan(
-    gaps: npt.NDArray[Any],
-    values: npt.NDArray[Any] | None,
-    before: npt.NDArray[Any],
-    n_reference: npt.NDArray[Any],
-    n_test: npt.NDArray[Any],
-    reference_gap: npt.NDArray[Any],
-    reference_value: npt.NDArray[Any],
-) -> npt.NDArray[Any]:
-    """(K,) the largest |n_reference·window - n_test·reference| inside each of K blocks."""
-    through_gap = gaps.astype(n_test.dtype)
-    through_gap[0] += before
-    if values is not None:
-        through_gap[1:] += values[:-1]
-    for row in range(1, len(through_gap)):
-        through_gap[row] += through_gap[row - 1]
-    through_value = through_gap if values is None else through_gap + values
-    at_gap = n_reference * through_gap - n_test * reference_gap
-    at_value = n_reference * through_value - n_test * reference_value
-    if values is None:
-        # At a value that the window does not meet only the reference steps: downwards.
-        return np.maximum(at_gap.max(axis=0), -at_value.min(axis=0))
-    ends = (at_gap.max(axis=0), -at_gap.min(axis=0), at_value.max(axis=0), -at_value.min(axis=0))
-    return np.maximum.reduce(ends)

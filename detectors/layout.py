@@ -1,8 +1,9 @@
 """How a window stores its counts, so that a scan over all numeric features can skip most of them.
 
-Numerically neighbouring cells are grouped in blocks of 16. The gaps of all features form one array
-(16, n_blocks), a block per column, the values another of the same shape; what is left (values that
-are not finite, categories) follows. So the sums of all blocks are 16 vector additions.
+The cells of a numeric feature lie in order of value: the gap before its first reference value, that
+value, the gap after it, and so on. A run of `BLOCK` places is a block; a feature begins a block, and
+what its last one has too many stays zero. What is left (values that are not finite, categories)
+follows. A window keeps the sum of each block beside its counts.
 """
 
 from __future__ import annotations
@@ -14,31 +15,32 @@ import numpy.typing as npt
 
 from .profile import Profile
 
-BLOCK: Final = 16
+BLOCK: Final = 32
 
 
 class Layout:
     """Where the cells of a profile lie in a window's store.
 
-    position: (n_cells,) int32, place of each cell; size: of the store.
-    first_block: (F_numeric,) the first block of each feature; n_blocks: (F_numeric,) how many.
+    position: (n_cells,) int32, place of each cell; size: of the store, in whole blocks.
+    first_block: (F_numeric,) the first block of each feature; n_blocks: (F_numeric,) how many;
+    total_blocks: of all numeric features. feature: (total_blocks,) whose each block is.
     absent: (F_numeric, 4) places of the counts of missing, NaN, +inf and -inf.
     """
 
     def __init__(self, profile: Profile) -> None:
-        sizes = np.array([len(f.values) + 1 for f in profile.numeric], np.int64)
+        sizes = np.array([2 * len(f.values) + 1 for f in profile.numeric], np.int64)
         self.n_blocks = -(-sizes // BLOCK)
         self.first_block = np.cumsum(self.n_blocks) - self.n_blocks
         self.total_blocks = int(self.n_blocks.sum())
-        half = BLOCK * self.total_blocks
+        self.feature = np.repeat(np.arange(len(sizes)), self.n_blocks)
         position = np.empty(profile.n_cells, np.int32)
-        free = 2 * half
+        free = BLOCK * self.total_blocks
         for i, f in enumerate(profile.numeric):
             a, b = int(profile.offsets[i]), int(profile.offsets[i + 1])
             n = len(f.values)
-            gap = self.place(np.arange(n + 1), i)
-            position[a : a + n + 1] = gap
-            position[a + n + 1 : a + f.n_finite_cells] = half + gap[:n]
+            begin = BLOCK * int(self.first_block[i])
+            position[a : a + n + 1] = begin + 2 * np.arange(n + 1)
+            position[a + n + 1 : a + f.n_finite_cells] = begin + 1 + 2 * np.arange(n)
             rest = b - a - f.n_finite_cells
             position[a + f.n_finite_cells : b] = np.arange(free, free + rest)
             free += rest
@@ -46,23 +48,13 @@ class Layout:
         rest = profile.n_cells - categorical
         position[categorical:] = np.arange(free, free + rest)
         self.position = position
-        self.size = free + rest
+        self.size = -(-(free + rest) // BLOCK) * BLOCK
         ends = profile.offsets[1 : profile.n_numeric + 1, None]
         self.absent = position[ends + np.arange(-4, 0)[None, :]]
 
-    def place(self, index: npt.NDArray[np.int64], feature: int) -> npt.NDArray[np.int64]:
-        """Place of gap (or, within the second array, value) `index` of a feature."""
-        block = self.first_block[feature] + index // BLOCK
-        return index % BLOCK * self.total_blocks + block
-
-    def gaps(self, store: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """(BLOCK, n_blocks), a view."""
-        return store[: BLOCK * self.total_blocks].reshape(BLOCK, -1)
-
-    def values(self, store: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """(BLOCK, n_blocks), a view."""
-        half = BLOCK * self.total_blocks
-        return store[half : 2 * half].reshape(BLOCK, -1)
+    def blocks(self, store: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """(total_blocks, BLOCK) the counts of the numeric features in order of value, a view."""
+        return store.reshape(-1, BLOCK)[: self.total_blocks]
 
 
 def layout_of(profile: Profile) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .entries import Entries
-from .profile import NUMERIC_EXTRA, Profile
+from .profile import NUMERIC_EXTRA, NumericProfile, Profile
 from .ranks import Ranker
 
 # A value's distance from the reference mean, in reference standard deviations, is summed as an
@@ -27,17 +28,27 @@ SUM, SUM_OF_SQUARES, BEYOND = 0, 1, 2
 _BLOCK: Final = 16_384
 
 
+def mean_of(f: NumericProfile, sums: Sequence[int], n: int) -> float | None:
+    """Mean of `n` finite values with these sums (a row of `sums`), None where none is in reach."""
+    near = n - sums[BEYOND]
+    if near <= 0:
+        return None
+    mean = f.mean + f.sd * (sums[SUM] / (1 << FIXED_POINT_BITS) / near)
+    # Digits beyond the fixed point's resolution would say that a mean of zeros is 5e-9.
+    return round(mean, 5 - math.floor(math.log10(f.sd)))
+
+
 class Table:
     """What the numeric features of a profile have in common, as columns: (F, 1)."""
 
     def __init__(self, profile: Profile) -> None:
         numeric = profile.numeric
-        self.ranker = Ranker([f.values for f in numeric])
+        offset = profile.offsets[: profile.n_numeric]
+        self.ranker = Ranker([f.values for f in numeric], offset)
         self.mean = np.array([f.mean for f in numeric])[:, None]
         with np.errstate(over="ignore"):
             self.inverse_sd = 1.0 / np.array([f.sd for f in numeric])[:, None]
-        self.offset = profile.offsets[: profile.n_numeric, None]
-        self.special = self.offset + np.array([f.n_finite_cells for f in numeric])[:, None]
+        self.special = offset[:, None] + np.array([f.n_finite_cells for f in numeric])[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +118,20 @@ def summarize_numeric(
             away = finite & ~(np.abs((x - table.mean) * table.inverse_sd) <= FARTHEST_SD)
         far = np.add.reduceat(away, first, axis=1, dtype=np.int64)
 
+    if not all_finite:
+        cell[~finite] = -1
     change = np.empty((n_features, n), np.bool_)
     np.not_equal(cell[:, 1:], cell[:, :-1], out=change[:, 1:])
     change[:, first] = True
-    if not all_finite:
-        cell[~finite] = -1
-        change[:, 1:] |= finite[:, 1:] != finite[:, :-1]
     begins = np.flatnonzero(change)
-    counts = np.diff(begins, append=n_features * n).astype(np.int32)
-    grid = np.append((np.arange(n_features)[:, None] * n + first).ravel(), n_features * n)
-    lengths = np.diff(np.searchsorted(begins, grid))
-    cells = cell.ravel()[begins]
-    kept = cells >= 0
-    runs = np.repeat(np.arange(n_features), lengths.reshape(n_features, -1).sum(axis=1))
-    cells = cells + table.offset[runs, 0].astype(np.int32)
+    ends = np.concatenate([begins[1:], [n_features * n]])
+    cells, counts = cell.ravel()[begins], (ends - begins).astype(np.int32)
     if not all_finite:
-        lengths = np.add.reduceat(kept, np.cumsum(lengths) - lengths, dtype=np.int64)
+        change &= finite
+        kept = cells >= 0
         cells, counts = cells[kept], counts[kept]
-    parts.insert(0, Entries(features, lengths.reshape(n_features, n_panes), cells, counts))
+    lengths = np.add.reduceat(change, first, axis=1, dtype=np.int64)
+    parts.insert(0, Entries(features, lengths, cells, counts))
 
     sums = np.empty((n_panes, n_features, 3), np.int64)
     sums[:, :, BEYOND] = far.T

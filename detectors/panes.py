@@ -136,9 +136,9 @@ def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64
     if columns.n > 1 and not bool((start_ms[1:] >= start_ms[:-1]).all()):
         order = np.argsort(start_ms, kind="stable")
         start_ms = start_ms[order]
-    first = np.flatnonzero(np.diff(start_ms, prepend=start_ms[0] - 1))
-    bounds = np.append(first, columns.n)
-    n_panes = len(first)
+    inner = np.flatnonzero(start_ms[1:] != start_ms[:-1]) + 1
+    bounds = np.concatenate([[0], inner, [columns.n]])
+    n_panes = len(inner) + 1
     parts: list[Entries] = []
     if profile.n_numeric:
         # `take` leaves rows contiguous, which indexing does not.
@@ -153,11 +153,7 @@ def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64
         sums = np.zeros((n_panes, 0, 3), np.int64)
         low = high = np.empty((n_panes, 0))
     unseen: list[dict[int, dict[str, int]]] = [{} for _ in range(n_panes)]
-    pane_of = np.repeat(np.arange(n_panes), np.diff(bounds))
-    if order is not None and (profile.n_categorical or profile.vectors):
-        back = np.empty_like(pane_of)
-        back[order] = pane_of
-        pane_of = back
+    pane_of = _pane_of(order, bounds) if profile.n_categorical or profile.vectors else bounds[:0]
     for j, g in enumerate(profile.categorical):
         i = profile.n_numeric + j
         part, names = _categorical(profile, i, g, columns.categorical[j], pane_of, n_panes)
@@ -174,14 +170,13 @@ def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64
     versions = _versions(columns.versions, order, bounds)
 
     cells, counts, ends = by_pane(parts, n_panes)
-    begins = np.concatenate([[0], ends[:-1]])
-    sizes = np.diff(bounds)
+    edges = [0, *ends.tolist()]
     return [
         Pane(
-            start_ms=int(start_ms[first[p]]),
-            events=int(sizes[p]),
-            cells=cells[begins[p] : ends[p]],
-            counts=counts[begins[p] : ends[p]],
+            start_ms=int(start_ms[first]),
+            events=last - first,
+            cells=cells[edges[p] : edges[p + 1]],
+            counts=counts[edges[p] : edges[p + 1]],
             sums=sums[p],
             low=low[p],
             high=high[p],
@@ -189,8 +184,20 @@ def summarize(profile: Profile, columns: Columns, start_ms: npt.NDArray[np.int64
             versions=versions[p],
             vectors=vectors[p],
         )
-        for p in range(n_panes)
+        for p, (first, last) in enumerate(pairwise(bounds.tolist()))
     ]
+
+
+def _pane_of(
+    order: npt.NDArray[np.intp] | None, bounds: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """(n,) which pane each event falls into, the events in the order they came in."""
+    pane_of = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    if order is None:
+        return pane_of
+    back = np.empty_like(pane_of)
+    back[order] = pane_of
+    return back
 
 
 def _lookup(f: CategoricalProfile) -> dict[Any, int]:
@@ -310,13 +317,12 @@ def _versions(
     order: npt.NDArray[np.intp] | None,
     bounds: npt.NDArray[np.intp],
 ) -> list[dict[str, int]]:
-    sizes = np.diff(bounds).tolist()
-    if versions is None:
-        return [{} for _ in sizes]
-    if isinstance(versions, str):
-        return [{versions: size} for size in sizes]
-    listed = versions if order is None else [versions[i] for i in order.tolist()]
     edges = bounds.tolist()
+    if versions is None:
+        return [{} for _ in edges[1:]]
+    if isinstance(versions, str):
+        return [{versions: b - a} for a, b in pairwise(edges)]
+    listed = versions if order is None else [versions[i] for i in order.tolist()]
     return [
         sample_names(Counter(v for v in listed[a:b] if v is not None)) for a, b in pairwise(edges)
     ]

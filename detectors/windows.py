@@ -7,7 +7,6 @@ from what is inside.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.units import EventWindow, TimeWindow
-from .layout import Layout, layout_of
-from .numeric import BEYOND, FIXED_POINT_BITS, SUM
+from .layout import BLOCK, Layout, layout_of
+from .numeric import mean_of
 from .panes import Pane, merge_names
 from .profile import Profile
 
@@ -28,7 +27,8 @@ WindowSpec = TimeWindow | EventWindow
 class Window:
     """The events of `[start_ms, end_ms)`, as counts per cell.
 
-    store: its counts in the order of `layout`. sums: (F_numeric, 3) int64. events: how many.
+    store: its counts in the order of `layout`; block_sums: their sums by `BLOCK` places.
+    sums: (F_numeric, 3) int64. events: how many.
     The arrays are the window's own and change with the next pane: a detector reads, never keeps.
     """
 
@@ -37,6 +37,7 @@ class Window:
         "_emitted",
         "_first",
         "_last",
+        "block_sums",
         "end_ms",
         "events",
         "label",
@@ -51,6 +52,7 @@ class Window:
         self.spec = spec
         self.label = spec.label
         self.store = np.zeros(bank.layout.size, np.int32)
+        self.block_sums = np.zeros(bank.layout.size // BLOCK, np.int32)
         self.sums = np.zeros((bank.profile.n_numeric, 3), np.int64)
         self.events = 0
         self.start_ms = 0
@@ -76,13 +78,7 @@ class Window:
 
     def mean(self, index: int, n: int) -> float | None:
         """Mean of `n` finite values of a numeric feature, None where there are none in reach."""
-        total, beyond = int(self.sums[index, SUM]), int(self.sums[index, BEYOND])
-        if n - beyond <= 0:
-            return None
-        f = self._bank.profile.numeric[index]
-        mean = f.mean + f.sd * (total / (1 << FIXED_POINT_BITS) / (n - beyond))
-        # Digits beyond the fixed point's resolution would say that a mean of zeros is 5e-9.
-        return round(mean, 5 - math.floor(math.log10(f.sd)))
+        return mean_of(self._bank.profile.numeric[index], self.sums[index].tolist(), n)
 
     def absent(self) -> list[list[int]]:
         """Per numeric feature, how many values are missing, NaN, +inf and -inf."""
@@ -129,15 +125,12 @@ class Window:
             self.start_ms = end_ms
 
     def _apply(self, pane: Kept, sign: int) -> None:
-        # A pane's cells are distinct, so plain indexing adds each count once.
-        if sign > 0:
-            self.store[pane.places] += pane.counts
-            self.sums += pane.sums
-            self.events += pane.events
-        else:
-            self.store[pane.places] -= pane.counts
-            self.sums -= pane.sums
-            self.events -= pane.events
+        # Faster than `store[places] += counts`, which copies there and back.
+        change = np.add if sign > 0 else np.subtract
+        change.at(self.store, pane.places, pane.counts)
+        change.at(self.block_sums, pane.places // BLOCK, pane.counts)
+        change(self.sums, pane.sums, out=self.sums)
+        self.events += sign * pane.events
 
     def _due(self, end_ms: int, has_events: bool) -> bool:
         if isinstance(self.spec, EventWindow):

@@ -233,7 +233,12 @@ def streamed_is_batch(detector: Detector) -> None:
 
 def frozen(window: Window) -> dict[str, Any]:
     """All there is to see of a window, as values that cannot change with it."""
-    arrays = {"store": window.store, "counts": window.counts, "sums": window.sums}
+    arrays = {
+        "store": window.store,
+        "block_sums": window.block_sums,
+        "counts": window.counts,
+        "sums": window.sums,
+    }
     return {
         "arrays": {name: array.tobytes() for name, array in arrays.items()},
         "events": window.events,
@@ -467,6 +472,7 @@ class _WritesIntoTheWindow(_Broken):
         rows = super().test(profile, windows, features)
         for window in windows:
             window.store[:3] += 1
+            window.block_sums[0] += 3
         return rows
 
 

@@ -455,6 +455,20 @@ def test_smirnov_equals_scipy_for_large_samples(scaled: float) -> None:
     assert smirnov_sf(100_000, d) == pytest.approx(special.smirnov(100_000, d), rel=1e-10)
 
 
+def test_a_p_value_does_not_depend_on_those_computed_with_it() -> None:
+    """Which are computed together follows from batches and restarts: to the last bit the same."""
+    rng = np.random.default_rng(1)
+    n = rng.integers(200, 5000, 400).astype(np.float64)
+    d = np.sqrt(rng.uniform(0.05, 3.0, 400) / n)
+    alone = [kolmogorov_sf(n[i : i + 1], d[i : i + 1])[0] for i in range(400)]
+    assert kolmogorov_sf(n, d).tolist() == alone
+    assert kolmogorov_sf(n[:7], d[:7]).tolist() == alone[:7]
+
+
+def test_no_distance_at_all_is_no_evidence() -> None:
+    assert kolmogorov_sf(np.array([200_000.0]), np.array([0.0])).tolist() == [1.0]
+
+
 def test_p_values_come_back_in_the_order_asked_for() -> None:
     """Repeated ones too, and exact ones among those of the limit law."""
     rng = np.random.default_rng(8)
