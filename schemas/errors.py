@@ -128,6 +128,6 @@ class EncodingError(DriftlineError):
         shown = "; ".join(f"number {i}: {why}" for i, why in [*self.failures.items()][:3])
         more = "; …" if len(self.failures) > 3 else ""
         super().__init__(
-            f"{len(self.failures)} of {n} texts cannot be embedded: {shown}{more}; give the "
+            f"{len(self.failures)} of {n} texts or vectors cannot be used: {shown}{more}; give the "
             "others without them"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import json
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -214,3 +216,10 @@ def test_damaged_parts_are_refused() -> None:
             reducer_from_parts(meta, {**arrays, name: value[:-1]})
         with pytest.raises(ProfileError, match="damaged"):
             reducer_from_parts(meta, {**arrays, name: value * np.float32(np.nan)})
+
+
+def test_the_example_in_the_documentation_is_true() -> None:
+    path = Path(__file__).parent.parent / "docs" / "text.md"
+    found = doctest.testfile(str(path), module_relative=False, encoding="utf-8")
+    assert found.attempted > 4
+    assert found.failed == 0
