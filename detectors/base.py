@@ -20,8 +20,9 @@ ENTRY_POINTS = "driftline.detectors"
 class Effect:
     """How large a change is, in the feature's own terms.
 
-    kind: `mean_shift` (value in `unit`, reference and window in the feature's unit) or
-        `share_shift` (all three are shares of the events; `category` is whose).
+    kind: `mean_shift` (value in `unit`, reference and window in the feature's unit),
+        `share_shift` (all three are shares of the events; `category` is whose), `spread_shift` (as
+        a mean's, of the standard deviation) or `distance` (never negative; reference is 0).
     """
 
     kind: str
@@ -60,7 +61,8 @@ class Outcome:
 class Detector(Protocol):
     """A test of windows against a profile: pure, stateless, the same result for the same counts.
 
-    name: as in driftline.yaml and in verdicts. kinds: the kinds of feature it can test.
+    name: as in driftline.yaml and in verdicts. kinds: the kinds of feature it can test. One whose
+    outcome depends on which pane an event is in says so by a class attribute `reads_panes = True`.
     """
 
     name: ClassVar[str]

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from .base import Effect, Outcome
+from .base import Outcome
+from .cells import finite_detail, mean_effect, too_few
 from .kolmogorov import two_sample_p_values
 from .layout import BLOCK, layout_of
 from .profile import Kind, Profile
@@ -91,30 +92,15 @@ class KolmogorovSmirnov:
         outcomes: list[Outcome] = []
         for j, index in enumerate(features):
             f, n = profile.numeric[index], n_test[j]
-            missing, *non_finite = absent[index]
-            detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
-            if missing:
-                detail["missing"] = missing
-            if any(non_finite):
-                detail["non_finite"] = sum(non_finite)
-            if n == 0:
-                reason = "the window is empty"
-                if window.events:
-                    reason = f"none of its {window.events} values is a finite number"
-                outcomes.append(Outcome(index, None, None, reason=reason, detail=detail))
+            detail = finite_detail(f, absent[index], n)
+            none = too_few(window, index, detail, 1)
+            if none is not None:
+                outcomes.append(none)
                 continue
             detail["method"] = "exact" if exact[j] else "asymp"
             if f.resolution:
                 detail["statistic_error"] = f.resolution
-            effect, mean = None, window.mean(index, n)
-            if mean is not None:
-                effect = Effect(
-                    "mean_shift",
-                    (mean - f.mean) / f.sd,
-                    "reference standard deviations",
-                    f.mean,
-                    mean,
-                )
+            effect = mean_effect(f, window.mean(index, n))
             outcomes.append(Outcome(index, distances[j], p_values[j], effect=effect, detail=detail))
         return outcomes
 

@@ -155,7 +155,11 @@ class Effect(BaseModel):
 
     `mean_shift`: `value` is (window mean − reference mean) / reference standard deviation;
     `reference` and `window` are the two means. `share_shift`: `value` is the change of the share of
-    `category`; `reference` and `window` are its two shares.
+    `category`; `reference` and `window` are its two shares. `spread_shift`: `value` is (window
+    standard deviation − reference's) / reference's; `reference` and `window` are the two.
+    `distance`: `value` is how far the values must move, on average, to be distributed as in the
+    reference, in reference standard deviations; `window` is the same in the feature's unit,
+    `reference` is 0.
     """
 
     model_config = EMITTED | ConfigDict(
@@ -166,7 +170,7 @@ class Effect(BaseModel):
         }
     )
 
-    kind: Literal["mean_shift", "share_shift"]
+    kind: Literal["mean_shift", "share_shift", "spread_shift", "distance"]
     """What kind of change is measured."""
     value: Number
     """The change, negative when the feature went down; null where it is not defined, as for a
@@ -174,9 +178,9 @@ class Effect(BaseModel):
     unit: Name
     """Unit of `value`: `reference standard deviations`, `share`."""
     reference: Number
-    """The mean or share in the reference."""
+    """The mean, share or spread in the reference."""
     window: Number
-    """The mean or share in the window."""
+    """The mean, share or spread in the window, or its distance."""
     category: str | None = Field(default=None, json_schema_extra=absent_not_null)
     """The category whose share changed most; present for `share_shift` only."""
 
@@ -185,7 +189,7 @@ class Effect(BaseModel):
         if (self.kind == "share_shift") != (self.category is not None):
             raise ValueError(
                 f"kind {self.kind} with category {self.category!r}: "
-                "a share_shift names its category, a mean_shift has none"
+                "a share_shift names its category, no other kind has one"
             )
         return self
 
