@@ -25,13 +25,14 @@ class Cells:
     places: (K,) where a window's store has each. feature: (K,) whose it is. first: (F,) the first
     of each feature, last: (F,) its last. reference: (K,) int64, how many reference values are in it
     (0 for a gap, unless the profile was made with `slots`); below: (K,) how many in earlier ones.
-    is_gap: (K,) bool. n: (F,) finite reference values. ties, ties_in_gaps: (F,) Σ(t³ - t) over groups
-    of t reference values that share a value, and that share a gap.
+    is_gap: (K,) bool. n: (F,) finite reference values. squares_before: (K,) with r reference values
+    before a group of t equal ones, Σ t·(r² + (r + t)²)/2 over the groups in earlier cells, squares:
+    (F,) over all. ties_in_gaps: (F,) Σ(t³ - t) over the t that share a gap.
     """
 
     def __init__(self, profile: Profile) -> None:
         position = layout_of(profile).position
-        places, through = [], []
+        places, within_all = [], []
         for i, f in enumerate(profile.numeric):
             begin, n_values = int(profile.offsets[i]), len(f.values)
             at = np.empty(f.n_finite_cells, np.intp)
@@ -40,7 +41,7 @@ class Cells:
             places.append(position[at])
             within = np.empty(f.n_finite_cells, np.int64)
             within[0::2], within[1::2] = f.through_gap, f.through_value
-            through.append(within)
+            within_all.append(within)
         sizes = np.array([f.n_finite_cells for f in profile.numeric], np.int64)
         self.n = np.array([f.n for f in profile.numeric], np.int64)
         self.first = np.cumsum(sizes) - sizes
@@ -48,14 +49,21 @@ class Cells:
         self.places = np.concatenate([*places, np.zeros(0, np.int64)]).astype(np.intp)
         self.feature = np.repeat(np.arange(len(sizes)), sizes)
         self.reference = np.concatenate(
-            [*(np.diff(t, prepend=0) for t in through), np.zeros(0, np.int64)]
+            [*(np.diff(t, prepend=0) for t in within_all), np.zeros(0, np.int64)]
         )
         self.is_gap = (np.arange(len(self.places)) - self.first[self.feature]) % 2 == 0
-        cubes = self.reference**3 - self.reference
-        self.ties, self.ties_in_gaps = np.zeros_like(self.n), np.zeros_like(self.n)
-        np.add.at(self.ties, self.feature[~self.is_gap], cubes[~self.is_gap])
-        np.add.at(self.ties_in_gaps, self.feature[self.is_gap], cubes[self.is_gap])
-        self.below = np.concatenate([*through, np.zeros(0, np.int64)]) - self.reference
+        self.below = np.concatenate([*within_all, np.zeros(0, np.int64)]) - self.reference
+        behind = self.below + self.reference
+        # Halves of whole numbers, so exact up to some 200,000 reference values.
+        squares = self.reference * (self.below**2 + behind**2) / 2
+        through = np.concatenate([np.zeros(1), np.cumsum(squares)])
+        base = through[self.first]
+        self.squares = through[self.last + 1] - base
+        self.squares_before = through[:-1] - base[self.feature]
+        self.ties_in_gaps = np.zeros_like(self.n)
+        gaps = np.flatnonzero(self.is_gap & (self.reference > 1))
+        shared = self.reference[gaps]
+        np.add.at(self.ties_in_gaps, self.feature[gaps], shared**3 - shared)
 
     def hits(self, window: Window) -> Hits:
         counts = window.store.take(self.places)
