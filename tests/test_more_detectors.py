@@ -25,6 +25,8 @@ from driftline.detectors.chi_squared import pool_rare
 from driftline.detectors.cramer_von_mises import limit_sf
 from driftline.detectors.cusum import sup_wiener_sf
 from driftline.detectors.new_category import more_often
+from driftline.detectors.resample import Rows
+from driftline.detectors.run_length import Simulator
 from driftline.detectors.wasserstein import AreaLaw
 from driftline.schemas.units import parse_window
 
@@ -539,6 +541,34 @@ def test_each_sees_what_it_is_for(name: str, before: Draw, after: Draw) -> None:
         seen += outcome.significant(0.001)
         assert outcome.effect is not None
     assert seen >= 8
+
+
+def test_calibration_looks_with_them_as_the_monitor_does() -> None:
+    """Those without a quick way take the slow one: each look of each of them is there."""
+    rng = np.random.default_rng(18)
+    columns = {"x": rng.normal(size=300), "c": letters(rng, 300)}
+    profile, _ = fit(columns)
+    known = detectors()
+    plan = [(known["mean_shift"], [0]), (known["cusum"], [0]), (known["missing_rate"], [0, 1])]
+    simulator = Simulator(
+        profile,
+        Rows.of(profile, columns),
+        plan,
+        [parse_window("100 events")],
+        pane_events=50,
+        pane_ms=PANE_MS,
+        min_events=30,
+        seed=1,
+    )
+    seen = simulator.run(0, 12, np.zeros(len(simulator.tests)))
+    names = [(t.detector.name, t.feature) for t in simulator.tests]
+    # Nothing of x is missing, so there is nothing to look at.
+    expected = [("mean_shift", 0), ("cusum", 0), ("missing_rate", 1)]
+    assert {names[t] for t in seen.test.tolist()} == set(expected)
+    for test in expected:
+        of = seen.test == names.index(test)
+        assert seen.pane[of].tolist() == list(range(2, 13))
+        assert len(set(seen.log_p[of].tolist())) > 5
 
 
 def test_effects_in_other_kinds_are_said_in_words() -> None:
