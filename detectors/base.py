@@ -21,7 +21,8 @@ class Effect:
     """How large a change is, in the feature's own terms.
 
     kind: `mean_shift` (value in `unit`, reference and window in the feature's unit),
-        `share_shift` (all three are shares of the events; `category` is whose) or
+        `share_shift` (all three are shares of the events; `category` is whose), `spread_shift` (as
+        a mean's, of the standard deviation), `distance` (never negative; reference is 0) or
         `similarity_shift` (all three are mean kernel values with the reference, from 1 to 0).
     """
 
@@ -66,7 +67,8 @@ class Outcome:
 class Detector(Protocol):
     """A test of windows against a profile: pure, stateless, the same result for the same counts.
 
-    name: as in driftline.yaml and in verdicts. kinds: the kinds of feature it can test.
+    name: as in driftline.yaml and in verdicts. kinds: the kinds of feature it can test. One whose
+    outcome depends on which pane an event is in says so by a class attribute `reads_panes = True`.
     """
 
     name: ClassVar[str]

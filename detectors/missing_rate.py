@@ -9,18 +9,20 @@ import numpy as np
 
 from .base import Effect, Outcome
 from .chi_squared import FEWEST_EXPECTED, fisher, homogeneity
-from .profile import Kind, NumericProfile, Profile
+from .layout import layout_of
+from .profile import ABSENT, CATEGORICAL_EXTRA, FeatureProfile, Kind, NumericProfile, Profile
 from .windows import Window
 
 
 class MissingRate:
-    """Does a numeric feature come without a usable value as often as in the reference?
+    """Does a feature come without a usable value as often as in the reference?
 
     The tests of a distribution look at the values that are there; a sensor that falls silent, or a
     pipeline that begins to send NaN, they cannot see. Missing and non-finite values together are
     compared with the reference's in a 2 × 2 table: by chi-squared, or by Fisher's exact test where
     a cell is expected fewer than 5 times (`detail.method`); the statistic is the difference of the
-    shares. Categorical features need no such test: missing is one of their classes.
+    shares. A categorical feature's missing values are one class of `chi_squared`, too; among many
+    classes this test sees them better.
 
     Source: Fisher (1922), Pearson (1900); Cochran (1954) for the choice between them.
 
@@ -36,26 +38,35 @@ class MissingRate:
     """
 
     name: ClassVar[str] = "missing_rate"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"numeric"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"numeric", "categorical", "boolean"})
 
     def test(
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
         rows = [(window, window.absent()) for window in windows]
         return [
-            [_test(profile.numeric[i], window, i, sum(absent[i])) for i in features]
+            [_test(profile.features[i], window, i, _absent(profile, window, i, absent))
+             for i in features]
             for window, absent in rows
-        ]
+        ]  # fmt: skip
 
 
-def _test(f: NumericProfile, window: Window, index: int, absent: int) -> Outcome:
+def _absent(profile: Profile, window: Window, index: int, numeric: list[list[int]]) -> int:
+    if index < profile.n_numeric:
+        return sum(numeric[index])
+    cell = profile.offsets[index + 1] - CATEGORICAL_EXTRA + ABSENT
+    return int(window.store[layout_of(profile).position[cell]])
+
+
+def _test(f: FeatureProfile, window: Window, index: int, absent: int) -> Outcome:
     n = window.events
-    n_reference = f.n + f.absent
+    absent_before = f.absent if isinstance(f, NumericProfile) else f.missing
+    n_reference = f.n + f.absent if isinstance(f, NumericProfile) else f.n
     detail: dict[str, object] = {"n_reference": n_reference, "n_test": n}
     if n == 0:
         return Outcome(index, None, None, reason="the window is empty", detail=detail)
-    before, now = f.absent / n_reference, absent / n
-    p, detail["method"] = _p_value(n_reference, f.absent, n, absent)
+    before, now = absent_before / n_reference, absent / n
+    p, detail["method"] = _p_value(n_reference, absent_before, n, absent)
     effect = Effect("share_shift", now - before, "share", before, now, "(missing)")
     return Outcome(index, now - before, p, effect, detail=detail)
 

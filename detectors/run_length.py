@@ -124,7 +124,11 @@ class Simulator:
         self.ks = of.get(KolmogorovSmirnov, [])
         self.chi = of.get(ChiSquared, [])
         # A feature of which no row is without a value has nothing to simulate.
-        self.rate = [i for i in of.get(MissingRate, []) if np.isnan(rows.numeric[i].rank).any()]
+        rate = of.get(MissingRate, [])
+        n_numeric = profile.n_numeric
+        self.rate = [i for i in rate if i < n_numeric and np.isnan(rows.numeric[i].rank).any()]
+        missing = [i for i in rate if i >= n_numeric and profile.categorical[i - n_numeric].missing]
+        self.slow += [(d, missing) for d, _ in plan if type(d) is MissingRate and missing]
         self._bins()
 
     def _bins(self) -> None:

@@ -89,6 +89,13 @@ class Window:
         skip = self._first - self._bank.dropped
         return islice(self._bank.kept, skip, skip + self._last - self._first)
 
+    def extremes(self, index: int) -> tuple[float, float]:
+        """The smallest and the largest finite value of a numeric feature, NaN where none is."""
+        panes = list(self.panes())
+        low = np.array([pane.low[index] for pane in panes] + [np.nan])
+        high = np.array([pane.high[index] for pane in panes] + [np.nan])
+        return float(np.fmin.reduce(low)), float(np.fmax.reduce(high))
+
     def unseen(self, index: int) -> dict[str, int]:
         """A sample of the categories that the reference never saw, with their counts."""
         return merge_names(pane.unseen.get(index, {}) for pane in self.panes())
@@ -148,6 +155,8 @@ class Kept:
     places: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int32]
     sums: npt.NDArray[np.int64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
     unseen: Mapping[int, Mapping[str, int]]
     versions: Mapping[str, int]
 
@@ -204,6 +213,8 @@ class WindowBank:
                     places,
                     pane.counts,
                     pane.sums,
+                    pane.low,
+                    pane.high,
                     pane.unseen,
                     pane.versions,
                 )

@@ -155,8 +155,12 @@ class Effect(BaseModel):
 
     `mean_shift`: `value` is (window mean − reference mean) / reference standard deviation;
     `reference` and `window` are the two means. `share_shift`: `value` is the change of the share of
-    `category`; `reference` and `window` are its two shares. `similarity_shift`, of texts and
-    vectors: the change of the mean kernel value (1 alike, 0 unlike) with the reference.
+    `category`; `reference` and `window` are its two shares. `spread_shift`: `value` is (window
+    standard deviation − reference's) / reference's; `reference` and `window` are the two.
+    `distance`: `value` is how far the values must move, on average, to be distributed as in the
+    reference, in reference standard deviations; `window` is the same in the feature's unit,
+    `reference` is 0. `similarity_shift`, of texts and vectors: the change of
+    the mean kernel value (1 alike, 0 unlike) with the reference.
     """
 
     model_config = EMITTED | ConfigDict(
@@ -167,7 +171,7 @@ class Effect(BaseModel):
         }
     )
 
-    kind: Literal["mean_shift", "share_shift", "similarity_shift"]
+    kind: Literal["mean_shift", "share_shift", "spread_shift", "distance", "similarity_shift"]
     """What kind of change is measured."""
     value: Number
     """The change, negative when the feature went down; null where it is not defined, as for a
@@ -175,9 +179,9 @@ class Effect(BaseModel):
     unit: Name
     """Unit of `value`: `reference standard deviations`, `share`."""
     reference: Number
-    """The mean or share in the reference."""
+    """The mean, share or spread in the reference."""
     window: Number
-    """The mean or share in the window."""
+    """The mean, share or spread in the window, or its distance."""
     category: str | None = Field(default=None, json_schema_extra=absent_not_null)
     """The category whose share changed most; present for `share_shift` only."""
 

@@ -130,6 +130,13 @@ def one_window(pane: Pane) -> Window:
     return window
 
 
+def window_of(panes: Sequence[Pane]) -> Window:
+    """A window that holds these panes and never held another."""
+    windows = bank([TimeWindow(N_PANES * PANE_MS, None, "all")])
+    [[window]] = [windows.push(p.start_ms + PANE_MS, p) for p in panes][-1:]
+    return window
+
+
 def in_one_pane(rows: Sequence[int] | npt.NDArray[np.intp]) -> list[Pane]:
     return summarize(world().profile, world().columns(rows), np.zeros(len(rows), np.int64))
 
@@ -214,7 +221,8 @@ def batches_do_not_matter(detector: Detector) -> None:
 
 
 def streamed_is_batch(detector: Detector) -> None:
-    """A window that panes came into and left again is the one made of its events alone."""
+    """A window that panes came into and left again is the one made of its events alone: at once,
+    or pane by pane where the detector says that it reads panes."""
     windows = bank()
     by_start = {pane.start_ms: pane for pane in world().summarize(np.arange(N_EVENTS))}
     compared = 0
@@ -225,7 +233,10 @@ def streamed_is_batch(detector: Detector) -> None:
             if len(rows) == 0:
                 continue
             [pane] = in_one_pane(rows)
-            [streamed], [batch] = (outcomes_of(detector, [w]) for w in (window, one_window(pane)))
+            alone = one_window(pane)
+            if getattr(detector, "reads_panes", False):
+                alone = window_of(world().summarize(rows))
+            [streamed], [batch] = (outcomes_of(detector, [w]) for w in (window, alone))
             assert same(streamed, batch)
             compared += 1
     assert compared > 2 * N_PANES
@@ -349,7 +360,7 @@ def outcome_is_fit_for_a_verdict(detector: Detector) -> None:
 
 
 def assert_effect(effect: Effect) -> None:
-    assert effect.kind in ("mean_shift", "share_shift")
+    assert effect.kind in ("mean_shift", "share_shift", "spread_shift", "distance")
     assert all(type(x) is float for x in (effect.value, effect.reference, effect.window))
     assert np.isfinite([effect.value, effect.reference, effect.window]).all()
     assert effect.unit

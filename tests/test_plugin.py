@@ -70,7 +70,7 @@ def installed(afresh: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_detector_of_another_package_is_found(installed: Path) -> None:
     found = detectors()
-    assert set(found) == {"ks", "chi_squared", "missing_rate", "outside_range"}
+    assert {"ks", "chi_squared", "missing_rate", "outside_range"} <= set(found)
     assert type(found["outside_range"]).__module__ == "outside_range"
 
 

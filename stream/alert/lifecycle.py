@@ -98,7 +98,7 @@ def severity_of(verdict: Mapping[str, Any]) -> Severity:
     effect = verdict["effect"]
     if effect is None or effect["value"] is None:
         return "warning"
-    bound = CRITICAL_SD if effect["kind"] == "mean_shift" else CRITICAL_SHARE
+    bound = CRITICAL_SHARE if effect["kind"] == "share_shift" else CRITICAL_SD
     return "critical" if abs(effect["value"]) >= bound else "warning"
 
 

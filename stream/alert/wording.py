@@ -17,6 +17,9 @@ DETECTORS: Final[Mapping[str, str]] = {
     "online_mmd": "online MMD",
     "cramer_von_mises": "Cramér–von Mises",
     "jensen_shannon": "Jensen–Shannon",
+    "wasserstein": "Wasserstein",
+    "fisher": "Fisher",
+    "cusum": "CUSUM",
 }
 
 
@@ -86,7 +89,8 @@ def window(verdict: Mapping[str, Any]) -> str:
 
 def effect(verdict: Mapping[str, Any]) -> str:
     """The change, without its subject: `rose by 1.93 reference standard deviations (39.2 → 71.5)`,
-    `rose from 0% to 40%`, `: share of carrier EV went from 10% to 22%`."""
+    `rose from 0% to 40%`, `: share of carrier EV went from 10% to 22%`, `: spread rose by 0.5 reference
+    standard deviations (2 → 3)`, `moved away by 0.4 reference standard deviations (3.2)`."""
     found = verdict["effect"]
     if found is None:
         return "drifted from its reference"
@@ -96,7 +100,13 @@ def effect(verdict: Mapping[str, Any]) -> str:
         if verdict["detector"] == "missing_rate":
             return f"{_verb(before, after)} {shares}"
         return f": share of {verdict['feature']} {found['category']} went {shares}"
+    if found["kind"] == "distance":
+        return f"moved away by {number(value)} {found['unit']} ({number(after)})"
     span = f"({number(before)} → {number(after)})"
+    if found["kind"] == "spread_shift":
+        verb = "fell" if value is not None and value < 0 else "rose"
+        size = "" if value is None else f" by {number(abs(value))} {found['unit']}"
+        return f": spread {verb}{size} {span}"
     if value is None:
         return f"{_verb(before, after)} {span}"
     return f"{'fell' if value < 0 else 'rose'} by {number(abs(value))} {found['unit']} {span}"

@@ -346,7 +346,9 @@ def _detector_mistakes(kind: str, names: Collection[Any], known: Any) -> list[Mi
     mistakes: list[Mistake] = []
     seen: list[object] = []
     for i, name in enumerate(names):
-        usable = [n for n in known or () if fits is None or kind in fits[n]]
+        # A boolean feature is tested as a categorical one.
+        of_kind = {kind, "boolean"} if kind == "categorical" else {kind}
+        usable = [n for n in known or () if fits is None or of_kind & set(fits[n])]
         if name in seen:
             mistakes.append(Mistake((kind, i), name, "each detector is listed once", "remove it"))
         elif not isinstance(name, str) or (known is not None and name not in usable):

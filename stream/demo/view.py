@@ -198,7 +198,7 @@ def _value(verdict: Mapping[str, Any]) -> str:
         return ""
     if verdict["detector"] == "missing_rate":
         return f"∅ {100 * effect['window']:.0f}%"
-    if effect["kind"] == "mean_shift":
+    if effect["kind"] != "share_shift":
         return _short(effect["window"])
     if verdict["feature"] == "prediction":
         share = effect["window"]

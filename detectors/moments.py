@@ -1,0 +1,44 @@
+"""Mean and variance of what came, from Σ and Σ² in fixed point."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy.typing as npt
+
+from .numeric import BEYOND, FARTHEST_SD, FIXED_POINT_BITS, SUM, SUM_OF_SQUARES
+from .profile import NumericProfile
+
+_ONE = 1 << FIXED_POINT_BITS
+
+
+def sums_in_sd(
+    f: NumericProfile, sums: npt.NDArray[Any], low: float, high: float
+) -> tuple[float, float]:
+    """Σ and Σ² of the distances from the reference mean, in reference standard deviations.
+
+    A value more than 256 standard deviations away is not in the sums, which only count it: it
+    enters as if it lay at 256, on the side where the extremes have left the range; where both
+    have, half of them on each.
+
+    Args:
+        sums: (3,) of a window or a pane. low, high: its extremes, needed where a value is so far.
+    """
+    total, squares = int(sums[SUM]) / _ONE, int(sums[SUM_OF_SQUARES]) / _ONE
+    beyond = int(sums[BEYOND])
+    if beyond:
+        below = (low - f.mean) / f.sd < -FARTHEST_SD
+        above = (high - f.mean) / f.sd > FARTHEST_SD
+        total += FARTHEST_SD * beyond * (int(above) - int(below))
+        squares += FARTHEST_SD**2 * beyond
+    return total, squares
+
+
+def in_units(f: NumericProfile, distance_sd: float) -> float:
+    """The value that lies so many reference standard deviations from the reference mean.
+
+    Digits beyond the fixed point's resolution would say that a mean of zeros is 5e-9.
+    """
+    value = f.mean + f.sd * distance_sd
+    return round(value, 5 - math.floor(math.log10(f.sd))) if math.isfinite(value) else value
