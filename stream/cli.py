@@ -144,7 +144,7 @@ def fit(
         fitted = fit_rows(rows, source)
         reference = fitted.reference
         if wanted.false_alarms is not None:
-            reference = _calibrated(wanted, reference, rows, events_per_hour)
+            reference = _calibrated(reference, rows, events_per_hour)
         save(reference, wanted.reference)
         whole = reference.whole
         results.append(
@@ -172,7 +172,7 @@ def fit(
         _show_fit(result)
 
 
-def _calibrated(model: Any, reference: Any, rows: Any, events_per_hour: float | None) -> Any:
+def _calibrated(reference: Any, rows: Any, events_per_hour: float | None) -> Any:
     """The reference with the levels that keep the model's budget of false alarms."""
     from rich.progress import Progress
 
@@ -186,15 +186,7 @@ def _calibrated(model: Any, reference: Any, rows: Any, events_per_hour: float | 
                 tasks[unit] = bar.add_task(f"calibrate {unit}", total=1.0)
             bar.update(tasks[unit], completed=done)
 
-        return keep_budget(
-            model,
-            reference,
-            rows.columns,
-            rows.segments,
-            rows.times_ms,
-            events_per_hour=events_per_hour,
-            progress=show,
-        )
+        return keep_budget(reference, rows, events_per_hour=events_per_hour, progress=show)
 
 
 def _show_budget(out: Console, budget: Mapping[str, Any]) -> None:
