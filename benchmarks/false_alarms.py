@@ -127,6 +127,7 @@ class Case:
     windows: tuple[str, ...] = ("500 events", "2000 events")
     calibrations: int = 2
     runs: int = 300
+    most_replicates: int = 500
 
 
 CASES: dict[str, Case] = {
@@ -140,9 +141,9 @@ CASES: dict[str, Case] = {
     "50 features, budget 50,000": Case(
         independent, features=50, budget=50_000, calibrations=2, runs=80
     ),
-    # What differs between references counts most here: many calibrations, few runs each.
-    "ar1": Case(ar1, calibrations=20, runs=20),
-    "daily": Case(daily, reference=10_000, calibrations=10, runs=40),
+    # What differs between references counts most here: many quick calibrations, few runs each.
+    "ar1": Case(ar1, calibrations=20, runs=20, most_replicates=120),
+    "daily": Case(daily, reference=10_000, calibrations=10, runs=40, most_replicates=120),
 }
 
 
@@ -186,6 +187,7 @@ def measure(name: str, case: Case) -> dict[str, Any]:
             pane_events=PANE,
             ert_events=case.budget,
             pane_ms=PANE_MS,
+            most_replicates=case.most_replicates,
             seed=c,
         )
         calibrating += time.process_time() - begun

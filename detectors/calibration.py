@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,10 @@ import numpy.typing as npt
 from ..schemas.errors import ProfileError
 from .base import Detector
 from .levels import Calibration
+from .memory import FEWEST_PERIODS
 from .profile import Column, Profile
 from .resample import Rows
-from .run_length import Seen, Simulator
+from .run_length import Probe, Seen, Simulator
 from .windows import WindowSpec
 
 # Fewer rows than this say too little about how the features depend on each other.
@@ -34,13 +35,14 @@ FEWEST_ROWS: Final = 200
 # Events of a budget per independent row of the reference. Beyond it what decides is events so rare
 # that the reference has hardly an example of how they come together.
 EVENTS_PER_ROW: Final = 25
+# Fewer blocks than this, and how far means wander would be known to no better than a quarter.
+FEWEST_BLOCKS: Final = 20
 
 _PILOT: Final = 24
 # The pilot's quantiles are taken no lower than this; below, the tail's slope leads on.
 _RARE: Final = 5e-3
 # Looks are kept that are so many times likelier than if all tests alarmed one at a time.
 _ABOVE: Final = 15.0
-_MOST_REPLICATES: Final = 500
 _FEWEST_REPLICATES: Final = 200
 # Run lengths are followed for so many times the budget, where that can be paid for.
 _HORIZON: Final = 3.0
@@ -52,6 +54,8 @@ _GRID: Final = 400
 _FEWEST_TAIL: Final = 50
 # Weight, in replicates, of the slope that tests of one detector and window have in common.
 _COMMON: Final = 50.0
+# A log p below this stands for any: the smallest p-value that a float tells from 0 is about e^-708.
+_LOWEST: Final = -600.0
 # Work that one calibration may cost, in counts looked at; about 1e9 a second.
 _WORK: Final = 2.8e10
 
@@ -67,6 +71,7 @@ def calibrate(
     seed: int = 0,
     pane_ms: int = 60_000,
     min_events: int = 30,
+    most_replicates: int = 500,
     progress: Callable[[float], None] | None = None,
 ) -> Calibration:
     """Levels for which an unchanged model runs `ert_events` events, on average, to its first alarm.
@@ -80,6 +85,8 @@ def calibrate(
             they came. plan: (detector, indices of the features it tests), as the monitor runs it.
         windows: the windows. pane_events: events in a pane. pane_ms: length of a pane, for windows
             in time. min_events: as the monitor's; fewer values are not tested.
+        most_replicates: pairs of reference and stream to simulate, where they can be paid for; fewer
+            are quicker and leave more to chance.
         progress: called with the share done, 0 … 1; begins anew if a round must be repeated.
 
     Raises:
@@ -111,7 +118,7 @@ def calibrate(
     filled = min(w.panes if w.full_only else 1 for w in simulator.looks) * pane_events
     _refuse(rows, ert_events, filled)
     say = progress or (lambda share: None)
-    size = _size(simulator, ert_events)
+    size = _size(simulator, ert_events, most_replicates)
     done = 0.0
     for _ in range(3):
         screen = _screen(simulator, size, wanted)
@@ -151,8 +158,9 @@ def calibrate(
         horizon=size.n_panes * pane_events,
         pane_events=pane_events,
         rows=rows.n,
-        correlation_time=rows.correlation_time,
-        block=rows.block,
+        correlation_time=rows.memory.time,
+        block=rows.memory.block,
+        period=rows.memory.period,
         nominal=scales.nominal,
         tail=solved.tail,
         seed=seed,
@@ -173,11 +181,19 @@ def _refuse(rows: Rows, ert_events: float, filled: int) -> None:
             f"{rows.n:,} reference rows cannot be calibrated with; at least {FEWEST_ROWS} are "
             "needed: fit on more rows"
         )
+    memory = rows.memory
+    if memory.block > 1 and rows.n < FEWEST_BLOCKS * memory.block:
+        raise ProfileError(
+            f"{rows.n:,} rows whose values follow each other over some {memory.time:,.0f} rows make "
+            f"{rows.n // memory.block} blocks of {memory.block:,}, and {FEWEST_BLOCKS} are needed to "
+            f"tell how far they wander: fit on {FEWEST_BLOCKS * memory.block:,} rows or more; where "
+            f"it is a cycle (a day), on {FEWEST_PERIODS} whole ones at least, or it is not seen as one"
+        )
     if ert_events > supported:
         which = f"{rows.n:,} rows"
-        if rows.correlation_time > 1:
+        if rows.memory.time > 1:
             which += f" that follow each other (they carry the information of {rows.n_effective:,})"
-        need = math.ceil(ert_events / EVENTS_PER_ROW * rows.correlation_time)
+        need = math.ceil(ert_events / EVENTS_PER_ROW * rows.memory.time)
         raise ProfileError(
             f"{which} support at most 1 false alarm per {supported:,} events; 1 per "
             f"{ert_events:,.0f} was asked for: fit on {need:,} rows or more, or ask for more alarms"
@@ -190,7 +206,7 @@ class _Size:
     replicates: int
 
 
-def _size(simulator: Simulator, ert_events: float) -> _Size:
+def _size(simulator: Simulator, ert_events: float, most: int) -> _Size:
     """How long and how often to simulate, from what it will cost; no clock, so repeatable."""
     n_features = len(simulator.profile.features)
     per_pane = 12 * n_features * simulator.pane_events + sum(
@@ -204,14 +220,14 @@ def _size(simulator: Simulator, ert_events: float) -> _Size:
     affordable = int(_WORK / per_pane / _FEWEST_REPLICATES)
     n_panes = max(min(wanted, affordable), min(wanted, 2 * back))
     if wanted > _HORIZON * _FARTHEST * n_panes:
-        most = int(_FARTHEST * n_panes * simulator.pane_events)
+        rarest = int(_FARTHEST * n_panes * simulator.pane_events)
         raise ProfileError(
             f"1 false alarm per {ert_events:,.0f} events is too rare to simulate with "
-            f"{n_features} features; at most 1 per {most:,} events: ask for more alarms, or "
+            f"{n_features} features; at most 1 per {rarest:,} events: ask for more alarms, or "
             "use longer panes"
         )
     replicates = int(_WORK / per_pane / n_panes)
-    return _Size(n_panes, min(_MOST_REPLICATES, max(_FEWEST_REPLICATES, replicates)))
+    return _Size(n_panes, min(most, max(_FEWEST_REPLICATES, replicates)))
 
 
 def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.float64]:
@@ -229,11 +245,26 @@ def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.
         own = log_p[(test == t) & (pane >= simulator.looks[probe.window].panes)]
         if len(own):
             start = np.quantile(own, max(wanted, _RARE), method="higher")
+            if start < _LOWEST:
+                _refuse_no_level(simulator, probe)
             depth = (start - own[own <= start]).mean()
             beyond = math.log(min(1.0, wanted / _RARE))
             screen[t] = start + beyond * min(10.0, max(1.0, float(depth)))
     # A p-value of 1 is no tail.
     return np.minimum(screen, math.log(0.9))
+
+
+def _refuse_no_level(simulator: Simulator, probe: Probe) -> NoReturn:
+    looks = simulator.looks[probe.window]
+    period = simulator.rows.memory.period
+    remedy = "leave the feature out, or use shorter windows"
+    if period:
+        remedy = f"use windows of whole cycles (of {period:,.0f} events), or leave the feature out"
+    raise ProfileError(
+        f"{simulator.profile.features[probe.feature].name!r} differs so much between windows of "
+        f"{looks.spec.label!r} that the p-values of {probe.detector.name} cannot be told from 0, and "
+        f"no level can keep them quiet: {remedy}"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

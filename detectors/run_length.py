@@ -169,14 +169,17 @@ class Simulator:
         """
         draw = Draw(self.rows, n_panes * self.pane_events, (self.seed, replicate))
         found = _Found()
-        run = _Run(self, draw, screen, bounds, found)
+        rng = np.random.default_rng([self.seed, replicate, 2])
+        stretch = self.rows.memory.stretch(rng)[[t.feature for t in self.tests]]
+        run = _Run(self, draw, screen / stretch, bounds, found)
         if self.ks or self.rate:
             run.numeric(n_panes)
         if self.chi:
             run.categorical(n_panes)
         if self.slow:
             run.live(n_panes)
-        return found.seen()
+        seen = found.seen()
+        return Seen(seen.pane, seen.test, seen.log_p * stretch[seen.test])
 
 
 class _Found:
