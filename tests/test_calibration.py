@@ -11,10 +11,13 @@ import numpy.typing as npt
 import pytest
 
 from driftline.detectors import Columns, Detector, Profile, WindowBank, detectors, fit, summarize
-from driftline.detectors.calibration import calibrate, expected
+from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
+from driftline.detectors.looks import FOREVER_MS
+from driftline.detectors.numeric_looks import distance
 from driftline.detectors.resample import Draw, NumericRows, Rows
-from driftline.detectors.run_length import FOREVER_MS, Simulator, distance
+from driftline.detectors.run_length import Simulator
+from driftline.detectors.run_time import expected
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import parse_window
 
