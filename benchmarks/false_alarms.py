@@ -142,8 +142,8 @@ CASES: dict[str, Case] = {
         independent, features=50, budget=50_000, calibrations=2, runs=80
     ),
     # What differs between references counts most here: many quick calibrations, few runs each.
-    "ar1": Case(ar1, calibrations=20, runs=20, most_replicates=120),
-    "daily": Case(daily, reference=10_000, calibrations=10, runs=40, most_replicates=120),
+    "ar1": Case(ar1, calibrations=14, runs=16, most_replicates=120),
+    "daily": Case(daily, reference=10_000, calibrations=10, runs=20, most_replicates=120),
 }
 
 

@@ -191,11 +191,14 @@ def _calibrated(reference: Any, rows: Any, events_per_hour: float | None) -> Any
 
 def _show_budget(out: Console, budget: Mapping[str, Any]) -> None:
     for key, found in budget["units"].items():
+        drawn = "drawn singly" if found["block"] == 1 else f"drawn in blocks of {found['block']:,}"
+        if found["period"]:
+            drawn += f", in step with a cycle of {found['period']:,.0f} rows"
         out.print(
             f"  {key}: one false alarm per {found['ert_events']:,.0f} of its events asked, "
             f"{found['estimate']:,.0f} estimated (95 %: {found['low']:,.0f} to "
             f"{found['high']:,.0f}); {len(found['levels'])} tests, {found['replicates']:,} "
-            f"simulated pairs of reference and stream, {found['events']:,} events",
+            f"simulated pairs of reference and stream, {found['events']:,} events; rows {drawn}",
             markup=False,
             highlight=False,
         )
