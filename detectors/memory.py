@@ -182,14 +182,24 @@ def _power_of(tapered: Series, rounds: float) -> float:
 def _longest_peak(series: Series) -> tuple[int, float]:
     """(how often the longest cycle came round, its power over the background); (0, 0) for none."""
     power = np.abs(np.fft.rfft(_tapered(series))) ** 2
-    for k in range(FEWEST_PERIODS, len(series) // _SHORTEST_PERIOD + 1):
-        if power[k] < power[k - 1] or power[k] < power[k + 1]:
-            continue
+    for k in _candidates(power, len(series) // _SHORTEST_PERIOD):
         around = np.concatenate([power[max(1, k // 2) : k - 2], power[k + 3 : 2 * k + 5]])
         background = float(np.median(around)) / math.log(2)
         if power[k] > _PEAK * background > 0:
             return k, float(power[k]) / background
     return 0, 0.0
+
+
+def _candidates(power: npt.NDArray[np.float64], most: int) -> list[int]:
+    """Local peaks from FEWEST_PERIODS to `most` that may stand out: those a quarter as high as is
+    wanted over the lowest background, by octaves, near them. Only they are looked at closely."""
+    octave = np.log2(np.maximum(np.arange(len(power)), 1)).astype(np.int64)
+    median = np.array([np.median(power[octave == j]) for j in range(int(octave[-1]) + 1)])
+    beyond = np.concatenate([median[:1], median, median[-1:], median[-1:]])
+    lowest = np.min([beyond[i : i + len(median)] for i in range(4)], axis=0)[octave]
+    k = np.arange(FEWEST_PERIODS, min(most, len(power) - 2) + 1)
+    peak = (power[k] >= power[k - 1]) & (power[k] >= power[k + 1])
+    return k[peak & (power[k] > _PEAK / 4 / math.log(2) * lowest[k])].tolist()
 
 
 def without_cycle(series: Series, period: float) -> Series:
