@@ -218,6 +218,17 @@ def _p_values(
     )
 
 
+def homogeneity_p(
+    reference: npt.NDArray[np.float64], observed: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(looks,) p of each row of `observed`, (looks, classes), against `reference`, (classes,)."""
+    n = np.maximum(observed.sum(axis=1, keepdims=True), 1.0)
+    total = observed + reference
+    terms = _terms(reference, observed, total, n / (reference.sum() + n))
+    degrees = (total > 0).sum(axis=1) - 1.0
+    return _p_values(degrees, terms.sum(axis=1))
+
+
 def homogeneity(
     reference: npt.NDArray[np.float64], observed: npt.NDArray[np.float64]
 ) -> tuple[float, int, float]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..schemas.errors import ProfileError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 Key = tuple[str, str, str]
 
@@ -29,7 +29,8 @@ class Calibration:
     rate: v, the marginal rate of one look that all tests have in common.
     events, replicates, horizon: simulated in all, of how many pairs of a reference and a stream,
         and of each at most.
-    rows, correlation_time, block: of the reference, in rows; 1 and 1 where rows are independent.
+    rows, correlation_time, block, period: of the reference, in rows; 1, 1 and 0 where rows are
+        independent and know no cycle.
     nominal: tests too rarely seen small to be fitted; their p-value was taken as it is.
     tail: how run lengths beyond the horizon were estimated: `survivors` or `log-linear`.
     """
@@ -48,6 +49,7 @@ class Calibration:
     rows: int
     correlation_time: float
     block: int
+    period: float
     nominal: int
     tail: str
     seed: int

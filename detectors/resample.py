@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .memory import Memory
 from .profile import (
     BOOLEAN_NAMES,
     CategoricalProfile,
@@ -18,14 +18,6 @@ from .profile import (
     category_name,
     split_numbers,
 )
-
-# An autocorrelation beyond so many standard errors (1/√n each) counts as one. Politis & White
-# (2004) take 1.96 times √(log10 n); several features are looked at here, hence a wider band.
-_BAND: Final = 3.0
-
-# Block length in integrated autocorrelation times. Cutting a series into blocks of L loses a share
-# of about τ/(2L) of the variance of its means, and few long blocks make that variance noisy.
-_BLOCKS_PER_TIME: Final = 12.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,15 +111,13 @@ class CategoricalRows:
 class Rows:
     """The reference rows in the order of a profile's features, ready to be drawn from.
 
-    correlation_time: τ = 1 + 2·Σ ρ(k), the largest of any feature: so many rows carry the
-    information of one. block: rows drawn together, 1 where no feature is autocorrelated.
+    memory: how the rows follow each other.
     """
 
     n: int
     numeric: tuple[NumericRows, ...]
     categorical: tuple[CategoricalRows, ...]
-    correlation_time: float
-    block: int
+    memory: Memory
 
     @staticmethod
     def of(profile: Profile, columns: Mapping[str, Column]) -> Rows:
@@ -144,28 +134,48 @@ class Rows:
         numeric = tuple(NumericRows.of(f.name, columns[f.name]) for f in profile.numeric)
         categorical = tuple(CategoricalRows.of(f, columns[f.name]) for f in profile.categorical)
         n = next(iter(lengths.values()))
-        series = [r for f in numeric for r in _numeric_series(f)]
-        series += [(f.code == c).astype(np.float64) for f in categorical for c in _common(f.code)]
-        time = max((correlation_time(s) for s in series), default=1.0)
-        block = 1 if time <= 1.0 else min(math.ceil(_BLOCKS_PER_TIME * time), n)
-        return Rows(n, numeric, categorical, time, block)
+        series = [_numeric_series(f) for f in numeric]
+        series += [[(f.code == c).astype(np.float64) for c in _common(f.code)] for f in categorical]
+        return Rows(n, numeric, categorical, Memory.of(series, n))
 
     @property
     def n_effective(self) -> int:
         """Independent rows that carry as much information."""
-        return int(self.n / self.correlation_time)
+        return int(self.n / self.memory.time)
 
-    def draw(self, n: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    def draw(self, n: int, rng: np.random.Generator, hour: int = 0) -> npt.NDArray[np.intp]:
         """(n,) row numbers: single rows, or blocks that follow each other, from anywhere.
 
         Circular blocks of fixed length (Politis & Romano 1992), the first one begun at random.
+        Where there is a cycle, each block begins at that hour of the cycle which it is drawn for,
+        in any round of it (Dudek et al. 2014); the draw begins at `hour`, in rows.
         """
-        if self.block == 1:
-            return rng.integers(0, self.n, n)
-        starts = rng.integers(0, self.n, n // self.block + 2)
-        rows = (starts[:, None] + np.arange(self.block)[None, :]) % self.n
-        skip = int(rng.integers(0, self.block))
+        memory, block = self.memory, self.memory.block
+        skip = int(rng.integers(0, block)) if block > 1 else 0
+        n_blocks = -(-(n + skip) // block)
+        if memory.period:
+            wanted = (np.arange(n_blocks, dtype=np.float64) * block - skip + hour) % memory.period
+            starts = self._at_hours(wanted, rng)
+        else:
+            starts = rng.integers(0, self.n, n_blocks)
+        if block == 1:
+            return starts
+        rows = (starts[:, None] + np.arange(block)[None, :]) % self.n
         return rows.ravel()[skip : skip + n]
+
+    def _at_hours(
+        self, wanted: npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> npt.NDArray[np.intp]:
+        """Rows at about the hours `wanted` of a cycle, from which a block can still run."""
+        period = self.memory.period
+        hours = np.arange(self.n - self.memory.block + 1) % period
+        order = np.argsort(hours, kind="stable")
+        hours = hours[order]
+        around = np.concatenate([hours - period, hours, hours + period])
+        width = self.memory.near + 0.5
+        first = around.searchsorted(wanted - width, "left")
+        last = around.searchsorted(wanted + width, "left")
+        return order[rng.integers(first, last) % len(order)]
 
 
 class Draw:
@@ -180,7 +190,9 @@ class Draw:
         rng = np.random.default_rng([*seed, 0])
         self.rows = rows
         self.reference = rows.draw(rows.n, rng)
-        self.stream = rows.draw(n_stream, rng)
+        # When the monitor is started is not known: at any hour.
+        hour = int(rng.integers(0, int(rows.memory.period))) if rows.memory.period else 0
+        self.stream = rows.draw(n_stream, rng, hour)
         self._seed = (*seed, 1)
         self._uniforms: dict[int, npt.NDArray[np.float32]] = {}
 
@@ -235,34 +247,3 @@ def _common(code: npt.NDArray[np.int64]) -> list[int]:
     """The ten commonest codes."""
     counts = np.bincount(code)
     return [int(c) for c in np.argsort(-counts, kind="stable")[:10] if counts[c]]
-
-
-def correlation_time(series: npt.NDArray[np.float64]) -> float:
-    """τ = 1 + 2·Σ ρ(k) up to where the autocorrelations ρ leave off; 1 for independent values.
-
-    The cut: the first lag m after which a run of K = max(5, √log10 n) lags lies within the noise
-    band (Politis & White 2004, section 3.2); lags up to 2m then enter with their flat-top weights.
-
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> correlation_time(rng.normal(size=4000))
-    1.0
-    """
-    n = len(series)
-    x = series - series.mean()
-    if n < 30 or not x.any():
-        return 1.0
-    size = 1 << (2 * n - 1).bit_length()
-    spectrum = np.fft.rfft(x, size)
-    rho = np.fft.irfft(spectrum * spectrum.conj(), size)[: n // 4 + 1]
-    rho = rho / rho[0]
-    band = _BAND * math.sqrt(max(1.0, math.log10(n)) / n)
-    outside = np.abs(rho[1:]) > band
-    run = max(5, math.ceil(math.sqrt(math.log10(n))))
-    quiet = np.convolve(outside, np.ones(run), "valid") == 0
-    cut = int(quiet.argmax()) if quiet.any() else len(outside)
-    if cut == 0:
-        return 1.0
-    lags = np.arange(1, min(2 * cut, len(outside)) + 1)
-    weights = np.clip(2 * (1 - lags / (2 * cut + 1)), 0, 1)
-    return max(1.0, float(1 + 2 * (weights * rho[lags]).sum()))

@@ -92,7 +92,7 @@ def outcomes(
         absent = window.absent()
         row: list[Outcome] = []
         for i in features:
-            f = profile.features[i]
+            f = profile.counted[i]
             if isinstance(f, NumericProfile):
                 assert bins is not None
                 assert binned is not None

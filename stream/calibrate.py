@@ -7,11 +7,11 @@ of the events, which is taken into account where the budget counts events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..detectors.base import plan_of
 from ..detectors.calibration import calibrate
@@ -20,17 +20,15 @@ from ..schemas.errors import ProfileError
 from ..schemas.units import FalseAlarms, format_duration
 from ..schemas.verdict import unit_key
 from .config.document import ModelConfig
+from .fit import Rows
 from .profiles import Budget, Reference
 
 HOUR_MS = 3_600_000
 
 
 def keep_budget(
-    config: ModelConfig,
     reference: Reference,
-    columns: Mapping[str, Sequence[Any]],
-    segments: Sequence[tuple[str, ...]],
-    times_ms: Sequence[int | None],
+    rows: Rows,
     *,
     events_per_hour: float | None = None,
     progress: Callable[[str, float], None] = lambda unit, share: None,
@@ -38,7 +36,7 @@ def keep_budget(
     """The reference with the levels that keep the configured budget, from the rows it was fitted on.
 
     Args:
-        columns, segments, times_ms: the rows, in the order they came.
+        rows: in the order they came; of a model with `false_alarms`.
         events_per_hour: the model's rate, where the times of the rows do not tell it: rows that are
             a sample of the stream come too rarely.
         progress: called with a unit's key and its share done.
@@ -46,14 +44,11 @@ def keep_budget(
     Raises:
         ProfileError: the rate is not known, or the reference cannot support the budget.
     """
+    config = rows.model
     budget = config.false_alarms
     assert budget is not None
-    known = [i for i, t in enumerate(times_ms) if t is not None]
-    per_ms = _rate(config, [times_ms[i] for i in known], len(times_ms), events_per_hour)
-    # Whether values follow each other can only be seen in the order of time.
-    order = np.arange(len(times_ms))
-    if len(known) == len(times_ms):
-        order = np.argsort(np.array(times_ms, np.int64), kind="stable")
+    per_ms, order = _paced(rows, events_per_hour)
+    by_segment = rows.by_segment(order.tolist())
     whole = unit_key(config.name, {})
     found: dict[str, Calibration] = {}
     for key, (segment, profile) in sorted(reference.units.items()):
@@ -61,12 +56,11 @@ def keep_budget(
             continue
         # Every feature has an equal part; those of vectors went into their online tests.
         part = len(profile.features) / len(profile.counted)
-        rows = order.tolist()
+        at = order.tolist()
         if key != whole:
-            wanted = tuple(segment[name] for name in config.segment_by)
-            rows = [i for i in rows if segments[i] == wanted]
-        share = len(rows) / len(times_ms)
-        own = {f.name: [columns[f.name][i] for i in rows] for f in profile.counted}
+            at = by_segment[tuple(segment[name] for name in config.segment_by)]
+        share = len(at) / rows.n
+        own = {f.name: [rows.columns[f.name][i] for i in at] for f in profile.counted}
         try:
             found[key] = calibrate(
                 profile,
@@ -87,40 +81,48 @@ def keep_budget(
     return replace(reference, budget=known_budget)
 
 
-def budget_events(
-    config: ModelConfig, times_ms: Sequence[int | None], events_per_hour: float | None
-) -> float:
-    """Events of the model from one false alarm to the next.
+def budget_events(rows: Rows, events_per_hour: float | None) -> float:
+    """Events from one false alarm to the next, of a model with `false_alarms`.
 
     Raises:
         ProfileError: the rate is not known.
     """
-    assert config.false_alarms is not None
-    known = [t for t in times_ms if t is not None]
-    return _distance(config.false_alarms, _rate(config, known, len(times_ms), events_per_hour))
+    assert rows.model.false_alarms is not None
+    return _distance(rows.model.false_alarms, _paced(rows, events_per_hour)[0])
 
 
-def _rate(
-    config: ModelConfig,
-    times_ms: Sequence[int | None],
-    n: int,
-    events_per_hour: float | None,
-) -> float:
-    """Events per millisecond of the whole model."""
+def _paced(rows: Rows, events_per_hour: float | None) -> tuple[float, npt.NDArray[np.intp]]:
+    """Events per millisecond of the whole model, and the rows in order of time where they tell it:
+    whether values follow each other can only be seen there."""
+    times_ms = np.array([t for t in rows.times_ms if t is not None], np.int64)
+    order = np.arange(rows.n)
+    if len(times_ms) == rows.n:
+        order = np.argsort(times_ms, kind="stable")
     if events_per_hour is not None:
-        return events_per_hour / HOUR_MS
-    known = [t for t in times_ms if t is not None]
-    span = max(known) - min(known) if known else 0
-    if len(known) < n or span < config.pane_ms:
-        have = "do not say when they happened"
-        if known and len(known) == n:
-            have = f"all lie within {format_duration(span)}"
+        return events_per_hour / HOUR_MS, order
+    return _rate(rows.model, times_ms[order] if len(times_ms) == rows.n else times_ms[:0]), order
+
+
+def _rate(config: ModelConfig, times_ms: npt.NDArray[np.int64]) -> float:
+    """Events per millisecond of the whole model, from the sorted times of all rows, or none.
+
+    Between the first and the last hundredth: one wild time must not make the rate.
+    """
+    n = len(times_ms)
+    aside = n // 100
+    span = int(times_ms[n - 1 - aside] - times_ms[aside]) if n else 0
+    if span < config.pane_ms:
+        have = (
+            f"nearly all lie within {format_duration(span)}"
+            if n
+            else ("do not all say when they happened")
+        )
         raise ProfileError(
             f"model {config.name!r}: `false_alarms` needs to know how many events a pane holds, and "
             f"the reference rows {have}; say it with --events-per-hour, or fit on rows with event "
             "times"
         )
-    return (n - 1) / span
+    return (n - 1 - 2 * aside) / span
 
 
 def _distance(budget: FalseAlarms, per_ms: float) -> float:

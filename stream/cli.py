@@ -153,7 +153,7 @@ def fit(
         fitted = _fitted(wanted, rows, source, events_per_hour)
         reference = fitted.reference
         if wanted.false_alarms is not None:
-            reference = _calibrated(wanted, reference, rows, events_per_hour)
+            reference = _calibrated(reference, rows, events_per_hour)
         save(reference, wanted.reference)
         whole = reference.whole
         results.append(
@@ -190,7 +190,7 @@ def _fitted(model: Any, rows: Any, source: Any, events_per_hour: float | None) -
 
     budget = None
     if model.false_alarms is not None and model.vectors:
-        budget = budget_events(model, rows.times_ms, events_per_hour)
+        budget = budget_events(rows, events_per_hour)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
@@ -202,7 +202,7 @@ def _fitted(model: Any, rows: Any, source: Any, events_per_hour: float | None) -
         return fit_rows(rows, source, budget_events=budget, progress=show)
 
 
-def _calibrated(model: Any, reference: Any, rows: Any, events_per_hour: float | None) -> Any:
+def _calibrated(reference: Any, rows: Any, events_per_hour: float | None) -> Any:
     """The reference with the levels that keep the model's budget of false alarms."""
     from rich.progress import Progress
 
@@ -216,24 +216,19 @@ def _calibrated(model: Any, reference: Any, rows: Any, events_per_hour: float | 
                 tasks[unit] = bar.add_task(f"calibrate {unit}", total=1.0)
             bar.update(tasks[unit], completed=done)
 
-        return keep_budget(
-            model,
-            reference,
-            rows.columns,
-            rows.segments,
-            rows.times_ms,
-            events_per_hour=events_per_hour,
-            progress=show,
-        )
+        return keep_budget(reference, rows, events_per_hour=events_per_hour, progress=show)
 
 
 def _show_budget(out: Console, budget: Mapping[str, Any]) -> None:
     for key, found in budget["units"].items():
+        drawn = "drawn singly" if found["block"] == 1 else f"drawn in blocks of {found['block']:,}"
+        if found["period"]:
+            drawn += f", in step with a cycle of {found['period']:,.0f} rows"
         out.print(
             f"  {key}: one false alarm per {found['ert_events']:,.0f} of its events asked, "
             f"{found['estimate']:,.0f} estimated (95 %: {found['low']:,.0f} to "
             f"{found['high']:,.0f}); {len(found['levels'])} tests, {found['replicates']:,} "
-            f"simulated pairs of reference and stream, {found['events']:,} events",
+            f"simulated pairs of reference and stream, {found['events']:,} events; rows {drawn}",
             markup=False,
             highlight=False,
         )

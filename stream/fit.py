@@ -23,7 +23,7 @@ class Rows:
     """Reference rows as columns, collected from events.
 
     refused: events that are none, with the first reasons. times_ms: event times, None where a row
-    does not tell it: only a calibration needs them.
+    does not tell it; empty without `false_alarms`, since only a calibration needs them.
     """
 
     model: ModelConfig
@@ -49,7 +49,7 @@ class Rows:
                 return
             row = self._features(event)
             segment = [self._segment(event, name) for name in self.model.segment_by]
-            time_ms = self._time(event)
+            time_ms = self._time(event) if self.model.false_alarms else None
         except EventError as error:
             self.refused += 1
             if len(self.reasons) < 5:
@@ -61,12 +61,21 @@ class Rows:
                 column = self.columns[name] = [None] * self.n
             column.append(item)
         self.n += 1
-        self.times_ms.append(time_ms)
+        if self.model.false_alarms:
+            self.times_ms.append(time_ms)
         for column in self.columns.values():
             if len(column) < self.n:
                 column.append(None)
         if self.model.segment_by:
             self.segments.append(tuple(category_name(value) or "" for value in segment))
+
+    def by_segment(self, order: Iterable[int]) -> dict[tuple[str, ...], list[int]]:
+        """The rows of each segment, in the order given; none where the model has no segments."""
+        found: dict[tuple[str, ...], list[int]] = {}
+        if self.model.segment_by:
+            for i in order:
+                found.setdefault(self.segments[i], []).append(i)
+        return found
 
     def _time(self, event: Mapping[str, Any]) -> int | None:
         try:
@@ -165,9 +174,7 @@ def fit_rows(
         raise ProfileError(f"no reference rows for model {model.name!r}{hint}")
     kinds, left_out = _kinds(rows)
     slots = None if model.slots == "exact" else model.slots
-    by_segment: dict[tuple[str, ...], list[int]] = {}
-    for i, values in enumerate(rows.segments):
-        by_segment.setdefault(values, []).append(i)
+    by_segment = rows.by_segment(range(rows.n))
     everything = list(range(rows.n))
     vectors = reference_vectors(model, rows.columns, [everything, *by_segment.values()], progress)
     share = None
@@ -185,8 +192,7 @@ def fit_rows(
     notes = [(whole_key, entry) for entry in left_out]
     notes += [(whole_key, entry) for entry in unusable]
     units: dict[str, tuple[Mapping[str, str], Profile]] = {whole_key: ({}, whole)}
-    counted = (*whole.numeric, *whole.categorical)
-    kept: dict[str, Kind] = {f.name: f.kind for f in counted}
+    kept: dict[str, Kind] = {f.name: f.kind for f in whole.counted}
     for values, at in sorted(by_segment.items()):
         segment = dict(zip(model.segment_by, values, strict=True))
         key = unit_key(model.name, segment)

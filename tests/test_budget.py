@@ -71,8 +71,7 @@ def config_of(directory: Path, text: str = CONFIG) -> Config:
 def kept(config: Config, values: list[bytes], **options: Any) -> profiles.Reference:
     model = config.models["fraud"]
     rows: Rows = collect(model, values)
-    reference = fit_rows(rows, {}).reference
-    return keep_budget(model, reference, rows.columns, rows.segments, rows.times_ms, **options)
+    return keep_budget(fit_rows(rows, {}).reference, rows, **options)
 
 
 @pytest.mark.parametrize(
@@ -155,11 +154,29 @@ def test_a_budget_in_time_counts_the_events_of_that_time(tmp_path: Path) -> None
 
 def test_rows_without_times_do_not_tell_the_rate(tmp_path: Path) -> None:
     config = config_of(tmp_path)
-    with pytest.raises(ProfileError, match="do not say when they happened; say it with --events-p"):
+    with pytest.raises(
+        ProfileError, match="do not all say when they happened; say it with --events-p"
+    ):
         kept(config, events(2_000, ts=None))
-    with pytest.raises(ProfileError, match="all lie within 0s"):
+    with pytest.raises(ProfileError, match="nearly all lie within 0s"):
         kept(config, events(2_000, ts=START_MS))
     assert kept(config, events(2_000, ts=None), events_per_hour=3_600).budget is not None
+
+
+def test_a_wild_timestamp_does_not_make_the_rate(tmp_path: Path) -> None:
+    config = config_of(tmp_path, CONFIG.replace("5000 events", "2h"))
+    year_ms = 365 * 86_400_000
+    wild = events(1, seed=9, ts=START_MS - year_ms) + events(1, seed=8, ts=START_MS + year_ms)
+    budget = kept(config, wild + events(2_000)).budget
+    assert budget is not None
+    assert budget.events_per_hour == pytest.approx(3_600, rel=1e-3)
+
+
+def test_event_times_are_kept_for_a_budget_only(tmp_path: Path) -> None:
+    values = events(20)
+    assert len(collect(config_of(tmp_path).models["fraud"], values).times_ms) == 20
+    without = config_of(tmp_path, CONFIG.replace("false_alarms: 1 per 5000 events", ""))
+    assert collect(without.models["fraud"], values).times_ms == []
 
 
 def test_a_budget_beyond_the_reference_is_refused(tmp_path: Path) -> None:

@@ -11,10 +11,13 @@ import numpy.typing as npt
 import pytest
 
 from driftline.detectors import Columns, Detector, Profile, WindowBank, detectors, fit, summarize
-from driftline.detectors.calibration import calibrate, expected
+from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
-from driftline.detectors.resample import Draw, NumericRows, Rows, correlation_time
-from driftline.detectors.run_length import FOREVER_MS, Simulator, distance
+from driftline.detectors.looks import FOREVER_MS
+from driftline.detectors.numeric_looks import distance
+from driftline.detectors.resample import Draw, NumericRows, Rows
+from driftline.detectors.run_length import Simulator
+from driftline.detectors.run_time import expected
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import parse_window
 
@@ -142,6 +145,25 @@ def test_rows_that_follow_each_other_support_less() -> None:
         levels_for({"x": walk}, 20_000)
 
 
+def test_too_few_rounds_of_a_cycle_are_refused_with_what_would_do() -> None:
+    rng = np.random.default_rng(6)
+    hour = 2 * np.pi * np.arange(3000) / 1000
+    rule = (
+        "3,000 rows whose values follow each other over .* blocks of .*, on 4 whole ones at least"
+    )
+    with pytest.raises(ProfileError, match=rule):
+        levels_for({"x": np.sin(hour) + rng.normal(size=3000)})
+
+
+def test_a_cycle_that_no_level_can_keep_quiet_is_refused() -> None:
+    rng = np.random.default_rng(7)
+    x = 20.0 * np.sin(2 * np.pi * np.arange(16_000) / 4000) + rng.normal(size=16_000)
+    profile, _ = fit({"x": x})
+    window = (parse_window("2000 events"),)
+    with pytest.raises(ProfileError, match="'x' differs so much .*whole cycles .of 4,000 events"):
+        calibrate(profile, {"x": x}, plan_of(profile), window, pane_events=1000, ert_events=9000)
+
+
 def test_a_pane_without_events_is_refused(reference: dict[str, Any]) -> None:
     profile, _ = fit(reference)
     with pytest.raises(ValueError, match="pane_events is 0"):
@@ -183,22 +205,6 @@ def test_whole_rows_are_drawn_so_that_dependence_stays() -> None:
     assert np.corrcoef(stream["x"], stream["y"])[0, 1] < -0.99
     agree = [(v > 0) == (s == "+") for v, s in zip(stream["x"], stream["sign"], strict=True)]
     assert np.mean(agree) > 0.99
-
-
-def test_blocks_are_as_long_as_the_memory_asks() -> None:
-    rng = np.random.default_rng(6)
-    noise = rng.normal(size=8000)
-    series = np.zeros(8000)
-    for i in range(1, 8000):
-        series[i] = 0.8 * series[i - 1] + noise[i]
-    assert correlation_time(noise) == 1.0
-    assert correlation_time(series) == pytest.approx(9.0, rel=0.3)  # (1 + φ) / (1 - φ)
-    profile, _ = fit({"x": series})
-    rows = Rows.of(profile, {"x": series})
-    drawn = rows.draw(5000, np.random.default_rng(0))
-    joints = int((np.diff(drawn) % rows.n != 1).sum())
-    assert rows.block > 50
-    assert joints == pytest.approx(5000 / rows.block, abs=1)
 
 
 def test_the_distance_is_that_of_scipy() -> None:

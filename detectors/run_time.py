@@ -1,0 +1,192 @@
+"""From the looks of simulated monitors to a level: what each p-value stands for, and how long a run
+to the first alarm is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .looks import Looks, Probe, Seen
+
+_BOOTSTRAP: Final = 500
+_GRID: Final = 400
+# A tail with fewer looks than this is not fitted: the test's own p-value is believed.
+_FEWEST_TAIL: Final = 50
+# Weight, in replicates, of the slope that tests of one detector and window have in common.
+_COMMON: Final = 50.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scales:
+    """log u = log_share + slope·(log p - log_p): how often a test's p-value is so small.
+
+    ceiling: log u that is seen completely for every test.
+    """
+
+    log_share: npt.NDArray[np.float64]
+    slope: npt.NDArray[np.float64]
+    log_p: npt.NDArray[np.float64]
+    ceiling: float
+    nominal: int
+
+    def log_u(self, seen: Seen) -> npt.NDArray[np.float64]:
+        t = seen.test
+        return self.log_share[t] + self.slope[t] * (seen.log_p - self.log_p[t])
+
+    def levels(self, rate: float) -> list[float]:
+        log_level = self.log_p + (math.log(rate) - self.log_share) / self.slope
+        return np.exp(np.minimum(log_level, 0.0)).tolist()
+
+
+def scales_of(
+    tests: Sequence[Probe],
+    looks: Sequence[Looks],
+    seen: Sequence[Seen],
+    screen: npt.NDArray[np.float64],
+    n_panes: int,
+) -> Scales:
+    """The tails: the share of full looks below the screen, and from there a power of p whose
+    exponent is Hill's (1975) estimate, drawn towards that of the same detector and window."""
+    n_tests = len(tests)
+    panes = np.array([looks[t.window].panes for t in tests])
+    possible = np.array([len(seen) * int((w.due(0, n_panes) >= w.panes).sum()) for w in looks])[
+        [t.window for t in tests]
+    ]
+    below, depth, replicates = np.zeros(n_tests), np.zeros(n_tests), np.zeros(n_tests)
+    for s in seen:
+        full = s.pane >= panes[s.test]
+        test = s.test[full]
+        own = np.bincount(test, minlength=n_tests)
+        below += own
+        replicates += own > 0
+        depth += np.bincount(test, screen[test] - s.log_p[full], minlength=n_tests)
+    fitted = (below >= _FEWEST_TAIL) & (depth > 0)
+    slope = np.where(fitted, below / np.where(fitted, depth, 1.0), 1.0)
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, t in enumerate(tests):
+        if fitted[i]:
+            groups.setdefault((t.detector.name, t.window), []).append(i)
+    for own in groups.values():
+        common = below[own].sum() / depth[own].sum()
+        slope[own] = (replicates[own] * slope[own] + _COMMON * common) / (replicates[own] + _COMMON)
+    share = np.where(fitted, below / np.maximum(possible, 1), np.exp(screen))
+    log_share = np.log(np.maximum(share, 1e-300))
+    ceiling = float(log_share[fitted].min()) if fitted.any() else float(log_share.min())
+    return Scales(log_share, slope, screen, ceiling, int((~fitted).sum()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """records: per replicate, (events, log u) of each look that was the smallest so far."""
+
+    records: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]
+    horizon: float
+
+    def times(self, log_v: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(replicates, V) events until the first look with u ≤ v, infinite beyond the horizon."""
+        out = np.full((len(self.records), len(log_v)), np.inf)
+        for r, (at, log_u) in enumerate(self.records):
+            # log_u falls from record to record: the first that is at most v.
+            first = np.searchsorted(-log_u, -log_v, "left")
+            out[r] = np.append(at, np.inf)[first]
+        return out
+
+
+def runs_of(seen: Sequence[Seen], scales: Scales, n_panes: int, pane_events: int) -> Runs:
+    records = []
+    for s in seen:
+        log_u = scales.log_u(s)
+        lowest = np.minimum.accumulate(log_u) if len(log_u) else log_u
+        new = np.diff(lowest, prepend=np.inf) < 0
+        at, best = s.pane[new] * float(pane_events), log_u[new]
+        records.append((at, best))
+    return Runs(records, float(n_panes * pane_events))
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    log_rate: float
+    estimate: float
+    low: float
+    high: float
+    early: float
+    tail: str
+
+
+def solve(runs: Runs, ert_events: float, ceiling: float) -> Solved | None:
+    """The rate v whose expected run time is the one asked for; None where it lies above `ceiling`.
+
+    E[T] = E[min(T, H)] + P(T > H) · (mean residual life), and the residual life of what survives
+    the horizon H is exposure over alarms in its second half: references differ, so survivors
+    are the lucky ones, and their rate is not that of all. A budget beyond 0.7 horizons is
+    reached on a straight line of log E[T] over log v through the last decade that is covered.
+    """
+    lowest = min((float(u[-1]) for _, u in runs.records if len(u)), default=ceiling)
+    if lowest >= ceiling:
+        return None
+    grid = np.linspace(lowest, ceiling, _GRID)
+    times = runs.times(grid)
+    n = len(runs.records)
+    rng = np.random.default_rng(n)
+    weights = rng.multinomial(n, np.full(n, 1 / n), _BOOTSTRAP).astype(np.float64)
+    weights = np.concatenate([np.ones((1, n)), weights])
+    ert = expected(times, runs.horizon, weights)
+    direct = ert_events <= 0.7 * runs.horizon
+    if direct:
+        log_rate = _crossing(grid, ert[0], ert_events)
+        if log_rate is None:
+            return None
+        at = np.array([np.interp(log_rate, grid, row) for row in ert])
+    else:
+        lines = []
+        for row in ert:
+            inside = (row < 0.6 * runs.horizon) & (row > 0.06 * runs.horizon)
+            if inside.sum() < 3:
+                return None
+            lines.append(np.polyfit(grid[inside], np.log(row[inside]), 1))
+        slope, start = lines[0]
+        log_rate = (math.log(ert_events) - start) / slope
+        at = np.exp([line[0] * log_rate + line[1] for line in lines])
+    early = float((runs.times(np.array([log_rate])) <= ert_events / 10).mean())
+    low, high = np.quantile(at[1:], [0.025, 0.975])
+    tail = "survivors" if direct else "log-linear"
+    return Solved(float(log_rate), float(at[0]), float(low), float(high), early, tail)
+
+
+def expected(
+    times: npt.NDArray[np.float64], horizon: float, weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(B, V) expected run times of B weightings of the replicates.
+
+    Args:
+        times: (replicates, V), infinite where beyond the horizon. weights: (B, replicates).
+
+    >>> times = np.array([[10.0], [60.0], [80.0], [np.inf]])
+    >>> expected(times, 100.0, np.ones((1, 4))).tolist()
+    [[83.33333333333333]]
+    """
+    total = weights.sum(axis=1, keepdims=True)
+    late = (times > horizon / 2) & (times <= horizon)
+    until = np.minimum(times, horizon)
+    alarms, exposure = weights @ late, weights @ np.maximum(until - horizon / 2, 0)
+    # Few late alarms say little: all of the time then.
+    few = alarms < 10
+    alarms = np.where(few, weights @ (times <= horizon), alarms)
+    exposure = np.where(few, weights @ until, exposure)
+    surviving = weights @ (times > horizon) / total
+    return weights @ until / total + surviving * exposure / np.maximum(alarms, 1.0)
+
+
+def _crossing(
+    grid: npt.NDArray[np.float64], ert: npt.NDArray[np.float64], asked: float
+) -> float | None:
+    """log v where the expected run time, which falls with v, is the one asked for."""
+    falling = np.log(np.minimum.accumulate(ert))
+    if falling[-1] > math.log(asked):
+        return None
+    return float(np.interp(-math.log(asked), -falling, grid))
