@@ -19,7 +19,7 @@ from .survival import expected
 
 # Streams still silent where thresholds change, at least: with fewer the ERT is off by over 10 %.
 MIN_SILENT = 100
-# Looks simulated in all, at most. 1e8 take minutes.
+# Streams times ERT, at most; the work grows with it and with the largest window.
 _MAX_LOOKS = 2e8
 # In units of the ERT: thresholds change for so long (14 % of the streams are silent then), in
 # blocks no longer than this, and the last ones are tried out on that many looks more, in so many parts.

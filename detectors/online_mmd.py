@@ -100,8 +100,8 @@ class OnlineMMD:
         """Take bandwidth and reference window from `reference` (n, d), and simulate thresholds.
 
         The reference window is n - 2·max(window_sizes) rows drawn by `seed`. The simulation follows
-        `n_bootstraps` streams for about two ERTs each; its own error of the ERT is 3.5 % at 1,000
-        and falls with the root of their number.
+        `n_bootstraps` streams for about two ERTs each; its own error of the ERT falls with the root
+        of their number.
 
         Raises:
             ValueError: a window under 2 events or over a third of the reference, a size given

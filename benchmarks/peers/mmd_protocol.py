@@ -3,7 +3,7 @@
 It runs inside the peers' environments, so it needs nothing but numpy. Requests, one JSON object a
 line; times are processor times:
     {"op": "hello"}                                             -> packages
-    {"op": "fit", "d", "n", "sizes", "ert", "seed"}             -> cpu_s
+    {"op": "fit", "d", "n", "sizes", "ert", "seed", "bootstraps"}   -> cpu_s
     {"op": "events", "count", "batch"}                          -> cpu_s
     {"op": "lengths", "streams", "quiet", "shift", "cap", "seed"}   -> lengths
     {"op": "permutation", "d", "n", "window", "permutations"}   -> cpu_s, p_value
@@ -68,13 +68,13 @@ def first_alarm(detector: Online, rng: np.random.Generator, d: int, request: dic
 
 def serve(
     packages: Sequence[str],
-    fit: Callable[[Array, Sequence[int], float, int], Online],
+    fit: Callable[[Array, Sequence[int], float, int, int | None], Online],
     permutation: Callable[[Array, int], Callable[[Array], float]],
 ) -> None:
     """Answer requests until the input ends.
 
     Args:
-        fit: (reference, window sizes, ert, seed) to a detector.
+        fit: (reference, window sizes, ert, seed, simulated streams or None) to a detector.
         permutation: (reference, permutations) to a test that gives a window's p-value.
     """
     # Libraries print; the pipe is for answers only.
@@ -93,7 +93,9 @@ def serve(
                 d = int(request["d"])
                 rows = normal([1, request["seed"]], request["n"], d)
                 cpu_s, detector = timed(
-                    lambda r=request, x=rows: fit(x, r["sizes"], r["ert"], r["seed"])
+                    lambda r=request, x=rows: fit(
+                        x, r["sizes"], r["ert"], r["seed"], r.get("bootstraps")
+                    )
                 )
                 # Timed events meet full windows.
                 detector.feed(normal([2], 2 * max(request["sizes"]), d))

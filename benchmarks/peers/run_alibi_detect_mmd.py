@@ -16,12 +16,20 @@ from mmd_protocol import Array, serve
 
 
 class Detector:
-    def __init__(self, reference: Array, sizes: Sequence[int], ert: float, seed: int) -> None:
+    def __init__(
+        self, reference: Array, sizes: Sequence[int], ert: float, seed: int, bootstraps: int | None
+    ) -> None:
         torch.manual_seed(seed)
         np.random.seed(seed)
         [size] = sizes
         self._online = MMDDriftOnline(
-            reference, ert=ert, window_size=size, backend="pytorch", device="cpu", verbose=False
+            reference,
+            ert=ert,
+            window_size=size,
+            backend="pytorch",
+            device="cpu",
+            verbose=False,
+            n_bootstraps=bootstraps,
         )
 
     def feed(self, events: Array) -> Array:

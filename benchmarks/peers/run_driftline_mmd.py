@@ -10,8 +10,11 @@ from driftline.detectors import OnlineMMD, mmd_permutation_test
 
 
 class Detector:
-    def __init__(self, reference: Array, sizes: Sequence[int], ert: float, seed: int) -> None:
-        self._online = OnlineMMD.fit(reference, sizes, ert=ert, seed=seed)
+    def __init__(
+        self, reference: Array, sizes: Sequence[int], ert: float, seed: int, bootstraps: int | None
+    ) -> None:
+        options = {} if bootstraps is None else {"n_bootstraps": bootstraps}
+        self._online = OnlineMMD.fit(reference, sizes, ert=ert, seed=seed, **options)
 
     def feed(self, events: Array) -> Array:
         return self._online.update(events).drifted.any(axis=1)
