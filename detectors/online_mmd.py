@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,11 +13,9 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from .kernels import (
-    Float32,
     Float64,
     as_rows,
     gram,
-    median_bandwidth,
     row_means,
     scaled,
     sides,
@@ -27,13 +23,8 @@ from .kernels import (
     sums_after,
     sums_before,
 )
+from .mmd_fit import Fitted, fit
 
-# The Gram matrix of so many reference rows takes 576 MB while thresholds are simulated.
-MAX_REFERENCE = 12_000
-# Simulated alarms that the thresholds rest on, at least: with fewer the ERT is off by over 10 %.
-_MIN_ALARMS = 100
-# Simulated streams that must still be silent where a block of looks begins, likewise.
-_MIN_SILENT = 100
 # Up to this ‖z‖² float32 keeps kernel values to 1e-6; rows further out are done in float64.
 _FLOAT32_NORM = 16.0
 # Running sums are taken afresh after so many events, before their rounding adds up to 1e-7.
@@ -53,27 +44,6 @@ class Looks(NamedTuple):
     drifted: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What `OnlineMMD.fit` found; it never changes.
-
-    reference_window: (m, d), the part of the reference that windows are compared with.
-    centre: (d,), mean of the reference. bandwidth: σ.
-    reference_term: Σ_{i≠j} k(x_i, x_j) / m(m-1) over the reference window.
-    thresholds: (2·largest window, sizes); row e is for event number e, the last row for all after.
-    """
-
-    window_sizes: tuple[int, ...]
-    ert: float
-    seed: int
-    n_bootstraps: int
-    bandwidth: float
-    centre: Float64
-    reference_window: Float64
-    reference_term: float
-    thresholds: Float64
-
-
 class OnlineMMD:
     """Do the newest vectors still come from the distribution of the reference? Asked at every event.
 
@@ -82,9 +52,9 @@ class OnlineMMD:
     vectors where delay counts; `mmd_permutation_test` is for closed windows and gives a p-value.
 
     `ert`, the expected run time, belongs to the whole detector: without drift, the first alarm of
-    *any* size comes on average `ert` events after the smallest window is full. Every size that is
-    full has an equal share in the alarms. With one size, that is the plain case of the paper.
-    Where `ert` is well above the window, runs are longer than that: docs/mmd.md has figures.
+    *any* size comes on average `ert` events after the smallest window is full; the average is over
+    references and streams. Every size that is full has an equal share in the alarms. With one size,
+    that is the plain case of the paper.
     After an alarm the detector goes on looking, and alarms cluster; `reset` begins a new run.
 
     Cost per event: one kernel value per row of the reference window and up to two per event of the
@@ -125,45 +95,20 @@ class OnlineMMD:
         *,
         ert: float,
         seed: int = 0,
-        n_bootstraps: int = 5_000,
+        n_bootstraps: int = 1_000,
     ) -> Self:
         """Take bandwidth and reference window from `reference` (n, d), and simulate thresholds.
 
-        The reference window is n - 2·max(window_sizes) rows drawn by `seed`.
+        The reference window is n - 2·max(window_sizes) rows drawn by `seed`. The simulation follows
+        `n_bootstraps` streams for about two ERTs each; its own error of the ERT falls with the root
+        of their number.
 
         Raises:
             ValueError: a window under 2 events or over a third of the reference, a size given
-                twice, an ERT that the simulation cannot reach, a reference that is empty, constant,
+                twice, an ERT too long or too short to simulate, a reference that is empty, constant,
                 not finite, or over 12,000 rows.
         """
-        rows = as_rows(reference, "reference")
-        if len(rows) == 0:
-            raise ValueError("the reference is empty; give rows to compare with")
-        sizes = _checked_sizes(window_sizes, len(rows))
-        _check_ert(ert, n_bootstraps, sizes)
-        rng = np.random.default_rng(seed)
-        centre = rows.mean(axis=0)
-        bandwidth = median_bandwidth(rows, rng)
-        chosen = np.sort(rng.permutation(len(rows))[2 * max(sizes) :])
-        left, right = sides(scaled(rows, centre, bandwidth))
-        kernel = gram(left.astype(np.float32), right.astype(np.float32))
-        np.fill_diagonal(kernel, 0.0)
-        m = len(chosen)
-        inside = gram(left[chosen], right[chosen])
-        np.fill_diagonal(inside, 0.0)
-        return cls(
-            Fitted(
-                window_sizes=sizes,
-                ert=float(ert),
-                seed=seed,
-                n_bootstraps=n_bootstraps,
-                bandwidth=bandwidth,
-                centre=centre,
-                reference_window=rows[chosen],
-                reference_term=float(inside.sum()) / (m * (m - 1)),
-                thresholds=_thresholds(_block_maxima(kernel, sizes, n_bootstraps, rng), sizes, ert),
-            )
-        )
+        return cls(fit(reference, window_sizes, ert=ert, seed=seed, n_bootstraps=n_bootstraps))
 
     def reset(self) -> None:
         """Begin a new run: empty windows, the same thresholds from their first."""
@@ -225,9 +170,8 @@ class OnlineMMD:
             step = min(count - done, len(self._kernel) - self._position)
             statistic[done : done + step] = self._take(events[done : done + step])
             done += step
-        numbers = np.arange(first, first + count)
-        table = self.fitted.thresholds
-        threshold = table[np.minimum(numbers, len(table) - 1)]
+        block = np.searchsorted(self.fitted.starts, np.arange(first, first + count), "right") - 1
+        threshold = self.fitted.thresholds[block]
         statistic[np.isnan(threshold)] = np.nan
         with np.errstate(invalid="ignore"):
             return Looks(statistic, threshold, statistic > threshold)
@@ -309,6 +253,7 @@ class OnlineMMD:
         arrays = {
             "centre": fitted.centre,
             "reference_window": fitted.reference_window,
+            "starts": fitted.starts,
             "thresholds": fitted.thresholds,
             "rows": self._rows[newest],
             "kernel": self._kernel[newest, newest],
@@ -355,6 +300,7 @@ class OnlineMMD:
                     centre=arrays["centre"],
                     reference_window=arrays["reference_window"],
                     reference_term=values["reference_term"],
+                    starts=arrays["starts"],
                     thresholds=arrays["thresholds"],
                 )
             )
@@ -373,145 +319,3 @@ class OnlineMMD:
                 "returned, or fit again"
             ) from error
         return detector
-
-
-def _checked_sizes(window_sizes: Sequence[int], n: int) -> tuple[int, ...]:
-    sizes = tuple(int(size) for size in window_sizes)
-    if not sizes or min(sizes) < 2 or len(set(sizes)) < len(sizes):
-        raise ValueError(
-            f"window_sizes is {list(window_sizes)}; give different sizes of at least 2 events"
-        )
-    if n > MAX_REFERENCE:
-        raise ValueError(
-            f"the reference has {n} rows; at most {MAX_REFERENCE} are used: give a sample of it"
-        )
-    # Two windows' worth of rows make a simulated stream; the reference window is no smaller than
-    # the windows compared with it.
-    if n < 3 * max(sizes):
-        raise ValueError(
-            f"a window of {max(sizes)} events is too large for a reference of {n} rows, which "
-            f"must be at least three times as many; the largest possible window is {n // 3}"
-        )
-    return sizes
-
-
-def _check_ert(ert: float, n_bootstraps: int, sizes: tuple[int, ...]) -> None:
-    looks = 2 * max(sizes) - min(sizes) + 1
-    if not (math.isfinite(ert) and ert > 1.0):
-        raise ValueError(f"ert is {ert}; it must be a number of events above 1")
-    alarms = n_bootstraps * -math.expm1(looks * math.log1p(-1.0 / ert))
-    if alarms < _MIN_ALARMS:
-        needed = math.ceil(n_bootstraps * _MIN_ALARMS / alarms) if alarms > 0 else "more"
-        raise ValueError(
-            f"{n_bootstraps} simulated streams of {looks} looks hold {alarms:.1f} alarms at "
-            f"ert={ert:g}; thresholds rest on at least {_MIN_ALARMS}: raise n_bootstraps to "
-            f"{needed}, or lower ert"
-        )
-    silent = n_bootstraps * math.exp((max(sizes) - min(sizes)) * math.log1p(-1.0 / ert))
-    if silent < _MIN_SILENT:
-        raise ValueError(
-            f"at ert={ert:g}, {silent:.1f} of {n_bootstraps} simulated streams are silent until "
-            f"the window of {max(sizes)} events is full, {max(sizes) - min(sizes)} looks after the "
-            f"smallest; its thresholds rest on at least {_MIN_SILENT}: raise ert or n_bootstraps, "
-            "or leave that window out"
-        )
-
-
-def _block_starts(sizes: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Event numbers at which thresholds change: as a window fills, then after 1, 2, 4, 8, … looks.
-
-    They fall fast at first and settle within a window; the last block holds for ever.
-    """
-    filled = sorted({size - 1 for size in sizes})
-    starts: list[int] = []
-    for begin, end in zip(filled, [*filled[1:], 2 * max(sizes)], strict=True):
-        starts.append(begin)
-        length = 1
-        # What is left at the end joins the block before it, unless it is as long.
-        while begin + 2 * length <= end:
-            starts.append(begin + length)
-            length *= 2
-    return np.array(starts)
-
-
-def _thresholds(highest: Float64, sizes: tuple[int, ...], ert: float) -> Float64:
-    """Thresholds (2·largest size, sizes) under which streams without drift alarm at 1/ert per look.
-
-    `highest` is what `_block_maxima` simulated. In each block of looks, the streams without an
-    alarm so far lose the share 1 - (1 - 1/ert)^looks.
-    """
-    length = 2 * max(sizes)
-    starts = _block_starts(sizes)
-    n_bootstraps = len(highest)
-    thresholds = np.full((length, len(sizes)), np.nan)
-    silent = np.arange(n_bootstraps)
-    stops = [*starts[1:], length]
-    for b, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        full = [k for k, size in enumerate(sizes) if size - 1 <= start]
-        survive = (1.0 - 1.0 / ert) ** (stop - min(sizes) + 1)
-        if len(silent) < _MIN_SILENT and start >= max(sizes):
-            # An ERT much shorter than the window: those before were settled on more.
-            thresholds[start:] = thresholds[start - 1]
-            break
-        # Rounded against the whole run, so that rounding does not add up over blocks.
-        alarms = max(len(silent) - round(n_bootstraps * survive), 0)
-        values = highest[silent, b][:, full]
-        ranked = -np.sort(-values, axis=0)
-        # Equal shares: a stream alarms where any of its sizes is among that size's highest c;
-        # c is the largest for which no more than `alarms` streams do.
-        rank = np.empty(values.shape, np.int64)
-        np.put_along_axis(
-            rank, np.argsort(-values, axis=0, kind="stable"), np.arange(len(silent))[:, None], 0
-        )
-        best = np.sort(rank.min(axis=1))
-        c = int(best[min(alarms, len(best) - 1)])
-        below = ranked[min(c, len(ranked) - 1)]
-        thresholds[start:stop, full] = 0.5 * (ranked[c - 1] + below) if c > 0 else below
-        silent = silent[(values <= thresholds[start, full]).all(axis=1)]
-    return thresholds
-
-
-def _block_maxima(
-    kernel: Float32,
-    sizes: tuple[int, ...],
-    n_bootstraps: int,
-    rng: np.random.Generator,
-) -> Float64:
-    """The highest statistic of each replicate (row) in each block, per size; -inf before full.
-
-    Every replicate draws its own reference window and its own stream of 2·largest size events from
-    the reference rows, without replacement, so that the finite reference is part of the law.
-    """
-    starts = _block_starts(sizes)
-    length = 2 * max(sizes)
-    n = len(kernel)
-    m = n - length
-    row_sums = kernel.sum(axis=1, dtype=np.float64)
-    total = float(row_sums.sum())
-    highest = np.full((n_bootstraps, len(starts), len(sizes)), -np.inf)
-    ones = np.ones(length, np.float32)
-    drawn = np.empty((length, n), np.float32)
-    square = np.empty((length, length), np.float32)
-    for replicate in range(n_bootstraps):
-        stream = rng.permutation(n)[:length]
-        # mode="clip" is what lets `take` write to `out` directly.
-        kernel.take(stream, axis=0, out=drawn, mode="clip")
-        drawn.take(stream, axis=1, out=square, mode="clip")
-        within = (square @ ones).astype(np.float64)
-        to_reference = row_sums[stream] - within
-        reference_term = (total - 2.0 * row_sums[stream].sum() + within.sum()) / (m * (m - 1))
-        running = np.concatenate([[0.0], np.cumsum(to_reference)])
-        for k, w in enumerate(sizes):
-            change = sums_before(square, w, length, w - 1) - sums_after(
-                square, 0, length - w, w - 1
-            )
-            pairs = np.concatenate([[0.5 * float(square[:w, :w].sum())], change])
-            np.cumsum(pairs, out=pairs)
-            statistic = (
-                reference_term
-                + pairs * (2.0 / (w * (w - 1)))
-                - (running[w:] - running[:-w]) * (2.0 / (m * w))
-            )
-            begin = int(np.searchsorted(starts, w - 1))
-            highest[replicate, begin:, k] = np.maximum.reduceat(statistic, starts[begin:] - (w - 1))
-    return highest

@@ -26,7 +26,8 @@ from .kernels import (
     sums_after,
     sums_before,
 )
-from .online_mmd import Fitted, Looks
+from .mmd_fit import Fitted
+from .online_mmd import Looks
 
 # Up to this ‖z‖² float32 keeps kernel values to 1e-6; panes with rows further out take float64.
 _FLOAT32_NORM: Final = 16.0
@@ -115,8 +116,8 @@ class PaneMMD:
         self._blocks.append(block)
         self._fill(kernel)
         similarity = np.concatenate([self._similarity, block.similarity])
-        numbers = np.minimum(np.arange(self.seen, self.seen + n), len(fitted.thresholds) - 1)
-        threshold = fitted.thresholds[numbers]
+        numbers = np.arange(self.seen, self.seen + n)
+        threshold = fitted.thresholds[np.searchsorted(fitted.starts, numbers, "right") - 1]
         statistic = self._statistics(kernel, similarity, n)
         statistic[np.isnan(threshold)] = np.nan
         self._kernel = kernel[n:, n:].copy()

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import ProfileError
-from .online_mmd import Fitted, OnlineMMD
+from .mmd_fit import Fitted
+from .online_mmd import OnlineMMD
 from .reduce import Reducer, make_reducer, reducer_from_parts
 
 VectorKind = Literal["text", "vector", "group"]
@@ -33,10 +34,12 @@ DEFAULT_ERT_WINDOWS: Final = 20
 DEFAULT_WINDOWS: Final = (50, 200, 800)
 # Standard deviations from the reference's mean that a group's members are cut off at.
 _FURTHEST: Final = 1e9
-# Streams simulated for thresholds, at least and at most.
-_BOOTSTRAPS: Final = 5_000
-_MOST_BOOTSTRAPS: Final = 60_000
-_NEEDED_ALARMS: Final = 110
+# Looks that thresholds are simulated with, about a minute's work; and the streams they are shared
+# out among, at least and at most.
+_LOOKS: Final = 3e6
+_STREAMS: Final = (150, 1_000)
+# Beyond it thresholds follow from those simulated for it and for a quarter of it.
+_LONGEST_ERT: Final = 20_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ class VectorProfile:
             "scale": self.scale,
             "mmd.centre": mmd.centre,
             "mmd.reference_window": mmd.reference_window,
+            "mmd.starts": mmd.starts,
             "mmd.thresholds": mmd.thresholds,
         }
         meta = {
@@ -166,6 +170,7 @@ class VectorProfile:
         fitted = Fitted(
             centre=arrays["mmd.centre"],
             reference_window=arrays["mmd.reference_window"],
+            starts=arrays["mmd.starts"],
             thresholds=arrays["mmd.thresholds"],
             **said,
         )
@@ -224,17 +229,11 @@ def fit_vectors(
     try:
         sizes = spec.windows or _possible(len(vectors))
         reducer = make_reducer(spec.reduce, vectors, seed)
-        asked = spec.ert or ert or DEFAULT_ERT_WINDOWS * max(sizes)
-        detector = OnlineMMD.fit(
-            reducer.reduce(vectors),
-            sizes,
-            ert=asked,
-            seed=seed,
-            n_bootstraps=_bootstraps(asked, sizes),
-        )
+        asked = float(spec.ert or ert or DEFAULT_ERT_WINDOWS * max(sizes))
+        fitted = _fitted(reducer.reduce(vectors), sizes, asked, seed)
     except ValueError as error:
         raise ProfileError(f"feature {name!r}: {error}") from error
-    return VectorProfile(name, spec, encoder, centre, scale, reducer, detector.fitted, n, missing)
+    return VectorProfile(name, spec, encoder, centre, scale, reducer, fitted, n, missing)
 
 
 def _possible(n: int) -> tuple[int, ...]:
@@ -247,11 +246,23 @@ def _possible(n: int) -> tuple[int, ...]:
     return sizes
 
 
-def _bootstraps(ert: float, sizes: Sequence[int]) -> int:
-    """So many simulated streams that enough of them alarm."""
-    looks = 2 * max(sizes) - min(sizes) + 1
-    share = -np.expm1(looks * np.log1p(-1.0 / max(ert, 2.0)))
-    return int(np.clip(np.ceil(_NEEDED_ALARMS / share), _BOOTSTRAPS, _MOST_BOOTSTRAPS))
+def _fitted(rows: npt.NDArray[np.float32], sizes: Sequence[int], ert: float, seed: int) -> Fitted:
+    """The online test for an ERT of any length.
+
+    The tail of MMD² under the null falls exponentially (it is that of a weighted sum of squares),
+    so a threshold grows with the logarithm of the ERT it stands for.
+    """
+
+    def simulated(length: float) -> Fitted:
+        streams = int(np.clip(_LOOKS / length, *_STREAMS))
+        return OnlineMMD.fit(rows, sizes, ert=length, seed=seed, n_bootstraps=streams).fitted
+
+    if ert <= _LONGEST_ERT:
+        return simulated(ert)
+    long, short = simulated(_LONGEST_ERT), simulated(_LONGEST_ERT / 4)
+    growth = (long.thresholds[-1] - short.thresholds[-1]) / np.log(4)
+    thresholds = long.thresholds + growth * np.log(ert / _LONGEST_ERT)
+    return replace(long, ert=ert, thresholds=thresholds)
 
 
 @dataclass(slots=True, eq=False)

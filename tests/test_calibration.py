@@ -17,7 +17,7 @@ from driftline.detectors.looks import FOREVER_MS
 from driftline.detectors.numeric_looks import distance
 from driftline.detectors.resample import Draw, NumericRows, Rows
 from driftline.detectors.run_length import Simulator
-from driftline.detectors.run_time import expected
+from driftline.detectors.survival import expected
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import parse_window
 

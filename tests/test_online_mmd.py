@@ -7,12 +7,13 @@ import pytest
 from scipy.stats import binom
 
 from driftline.detectors.kernels import unbiased_mmd2
-from driftline.detectors.online_mmd import OnlineMMD, _block_maxima, _block_starts, _thresholds
+from driftline.detectors.mmd_thresholds import Streams, _at, _blocks, _last, _share
+from driftline.detectors.online_mmd import OnlineMMD
 
 
 def fitted(d: int, sizes: tuple[int, ...], n: int = 0, **options) -> OnlineMMD:
     reference = np.random.default_rng(d).normal(size=(n or 3 * max(sizes), d))
-    return OnlineMMD.fit(reference, sizes, **{"ert": 50, "n_bootstraps": 700, **options})
+    return OnlineMMD.fit(reference, sizes, **{"ert": 50, "n_bootstraps": 520, **options})
 
 
 def drifting(d: int, n: int) -> np.ndarray:
@@ -51,7 +52,7 @@ def test_every_batching_gives_the_direct_statistic(d: int, batch: int) -> None:
 
 
 def test_rounding_does_not_add_up_over_a_long_stream() -> None:
-    detector = fitted(4, (16,), n_bootstraps=500)
+    detector = fitted(4, (16,), n_bootstraps=200)
     stream = np.random.default_rng(3).normal(size=(60_000, 4))
     statistic = detector.update(stream).statistic
     for t in [30_000, 45_055, 59_999]:
@@ -132,82 +133,151 @@ def test_the_largest_finite_values_stay_finite() -> None:
 # Thresholds -------------------------------------------------------------------------------------
 
 
-def test_blocks_begin_where_a_window_fills_and_double() -> None:
-    assert _block_starts((10,)).tolist() == [9, 10, 11, 13]
-    assert _block_starts((4, 10)).tolist() == [3, 4, 5, 9, 10, 11, 13]
+def test_blocks_begin_where_a_window_fills_double_and_end_after_two_erts() -> None:
+    assert list(_blocks((10,), 8.0, 10_000)) == [(9, 10), (10, 12), (12, 16), (16, 20), (20, 25)]
+    starts = [start for start, _ in _blocks((4, 10), 40.0, 10_000)]
+    assert starts[:7] == [3, 4, 6, 9, 10, 12, 16]
+    # With few streams thresholds end changing while 100 are silent, but not before the last fills.
+    assert list(_blocks((4, 10), 8.0, 120)) == [(3, 4), (4, 6), (6, 9), (9, 10)]
 
 
-def test_replicates_survive_each_block_as_a_memoryless_law_says() -> None:
-    """On the simulated values themselves the share is met, and sizes share it equally."""
-    rng = np.random.default_rng(8)
-    sizes = (5, 20)
-    starts = _block_starts(sizes)
-    highest = rng.normal(size=(4_000, len(starts), 2))
-    highest[:, :, 1] += 0.5 * highest[:, :, 0]
-    highest[:, starts < 19, 1] = -np.inf
-    thresholds = _thresholds(highest, sizes, 30.0)
-    assert np.isnan(thresholds[:4]).all()
-    assert np.isnan(thresholds[4:19, 1]).all()
-    silent = np.ones(4_000, bool)
-    for b, start in enumerate(starts):
-        over = highest[silent, b] > np.nan_to_num(thresholds[start], nan=np.inf)
-        if start >= 19:
-            assert abs(over[:, 0].sum() - over[:, 1].sum()) <= 1
-        silent[silent] = ~over.any(axis=1)
-        stop = [*starts[1:], 40][b]
-        assert silent.sum() == pytest.approx(4_000 * (1 - 1 / 30) ** (stop - 4), abs=2)
+@pytest.mark.parametrize("alarms", [0, 1, 17, 200])
+def test_columns_share_the_alarms_of_a_block(alarms: int) -> None:
+    values = np.random.default_rng(alarms).normal(size=(500, 2))
+    values[:, 1] += 0.5 * values[:, 0] + 3.0
+    over = values > _at(values, _share(values, alarms))
+    assert over[:, 0].sum() == over[:, 1].sum()
+    # One row more in each column would be one or two alarms too many.
+    assert alarms - 1 <= over.any(axis=1).sum() <= alarms
 
 
-def test_simulated_maxima_are_those_of_direct_statistics() -> None:
-    """One replicate, done again by hand from the same draw."""
-    rng = np.random.default_rng(9)
-    rows = rng.normal(size=(30, 2))
+class Unlike:
+    """Streams that alarm at rates of their own: exponential times, in parts of `looks`."""
+
+    def __init__(self, rates: np.ndarray, seed: int) -> None:
+        self._rates, self._rng = rates, np.random.default_rng(seed)
+
+    def highest(self, which: np.ndarray, looks: int) -> np.ndarray:
+        # Over -log(v) with the probability that a Poisson process of rate·v has an event.
+        gap = self._rng.exponential(size=len(which)) / (self._rates[which] * looks)
+        return -np.log(gap)[:, None].astype(np.float32)
+
+
+def test_the_last_threshold_is_for_the_mixture_of_unlike_streams() -> None:
+    """Rates that differ by a factor of 9: the mean run time is ERT at E[1/rate]/v = ERT, which
+    the average rate does not give (2.1 times as long)."""
+    rates = np.repeat([3.0, 1.0, 1 / 3], 2_000)
+    [threshold] = _last(Unlike(rates, 1), np.arange(6_000), 300.0)  # type: ignore[arg-type]
+    v = np.exp(-float(threshold))
+    assert (1 / (rates * v)).mean() == pytest.approx(300.0, rel=0.08)
+
+
+class Scripted:
+    """Hands out these numbers, in their order, as its draws."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._left = numbers
+
+    def integers(self, n: int, size: int | tuple[int, int]) -> np.ndarray:
+        drawn, self._left = np.split(self._left, [int(np.prod(size))])
+        return drawn.reshape(size)
+
+
+def test_simulated_statistics_are_direct_ones() -> None:
+    """One stream that draws no row twice, look by look."""
+    rows = np.random.default_rng(9).normal(size=(400, 2))
+    order = np.random.default_rng(10).permutation(400)
+    reference, stream = rows[order[:8]], rows[order[8:]]
     kernel = np.exp(-0.5 * ((rows[:, None] - rows[None]) ** 2).sum(axis=2)).astype(np.float32)
     np.fill_diagonal(kernel, 0.0)
-    highest = _block_maxima(kernel, (4, 8), 1, np.random.default_rng(10))[0]
-    order = np.random.default_rng(10).permutation(30)
-    stream, reference = rows[order[:16]], rows[order[16:]]
-    starts = _block_starts((4, 8))
-    for k, w in enumerate((4, 8)):
-        for start, stop, found in zip(starts, [*starts[1:], 16], highest[:, k], strict=True):
-            direct = [
-                unbiased_mmd2(reference, stream[t - w + 1 : t + 1], 1.0)
-                for t in range(start, stop)
-                if t >= w - 1
-            ]
-            assert found == pytest.approx(max(direct, default=-np.inf), abs=1e-5)
+    streams = Streams(kernel, 8, (4, 80), 1, Scripted(order))  # type: ignore[arg-type]
+    for t in range(380):
+        [found] = streams.highest(np.array([0]), 1)
+        for k, w in enumerate((4, 80)):
+            if t < w - 1:
+                assert found[k] == -np.inf
+            else:
+                direct = unbiased_mmd2(reference, stream[t - w + 1 : t + 1], 1.0)
+                assert found[k] == pytest.approx(direct, abs=1e-5)
+
+
+def test_simulated_streams_vary_as_streams_of_fresh_rows_do() -> None:
+    """Mean, spread and upper tail of the statistic, where rows are few and features many, so that
+    drawing a row twice would show: with kernel values of 1 for it the spread is 1.4 times as wide."""
+    d, n, m, w = 128, 300, 100, 100
+    rng = np.random.default_rng(20)
+    rows = rng.normal(size=(n, d)) / d**0.5
+    kernel = np.exp(-0.5 * ((rows[:, None] - rows[None]) ** 2).sum(axis=2)).astype(np.float32)
+    np.fill_diagonal(kernel, 0.0)
+    streams = Streams(kernel, m, (w,), 400, rng)
+    streams.highest(np.arange(400), w - 1)
+    simulated = streams.highest(np.arange(400), 1)[:, 0]
+    fresh = np.array(
+        [
+            unbiased_mmd2(x[:m], x[m:], 1.0)
+            for x in (rng.normal(size=(m + w, d)) / d**0.5 for _ in range(300))
+        ]
+    )
+    spread = fresh.std()
+    assert abs(simulated.mean() - fresh.mean()) < 0.15 * spread
+    assert simulated.std() == pytest.approx(spread, rel=0.1)
+    high = np.quantile(fresh, 0.97)
+    assert np.mean(simulated > high) == pytest.approx(0.03, abs=0.025)
+
+
+def run_lengths(
+    d: int, n: int, sizes: tuple[int, ...], ert: int, references: int, streams: int
+) -> np.ndarray:
+    """(references, streams) looks to the first alarm, on fresh references and streams."""
+    found = np.empty((references, streams))
+    for r in range(references):
+        rng = np.random.default_rng([11, r])
+        detector = OnlineMMD.fit(rng.normal(size=(n, d)), sizes, ert=ert, seed=r, n_bootstraps=400)
+        for s in range(streams):
+            detector.reset()
+            alarm = np.zeros(0, bool)
+            while not alarm.any():
+                more = detector.update(rng.normal(size=(4 * ert, d))).drifted.any(axis=1)
+                alarm = np.concatenate([alarm, more])
+            found[r, s] = int(alarm.argmax()) - min(sizes) + 2
+    return found
+
+
+def assert_memoryless(found: np.ndarray, ert: int) -> None:
+    """Mean within 10 % + 3 standard errors; as many silent after one ERT as the law leaves."""
+    means = found.mean(axis=1)
+    error = float(np.std(means, ddof=1)) / len(means) ** 0.5
+    assert abs(means.mean() - ert) < 0.1 * ert + 3 * error
+    # Streams of one reference go together; a band for a third as many is wide enough.
+    low, high = binom.ppf([0.001, 0.999], found.size // 3, (1 - 1 / ert) ** ert)
+    assert low <= (found > ert).sum() / 3 <= high
 
 
 @pytest.mark.parametrize("sizes", [(20,), (8, 20)], ids=["one size", "two sizes"])
 def test_first_alarms_come_at_the_expected_run_time(sizes: tuple[int, ...]) -> None:
-    """Fresh references and streams, d = 4: the mean run length within 10 % + 3 standard errors,
-    and as many silent after one ERT as a memoryless law leaves."""
-    ert, streams = 50, 10
-    means, lengths = [], []
-    for r in range(30):
-        rng = np.random.default_rng([11, r])
-        detector = OnlineMMD.fit(
-            rng.normal(size=(80, 4)), sizes, ert=ert, seed=r, n_bootstraps=1_000
-        )
-        found = []
-        for _ in range(streams):
-            detector.reset()
-            alarm = detector.update(rng.normal(size=(20 * ert, 4))).drifted.any(axis=1)
-            assert alarm.any()
-            found.append(int(alarm.argmax()) - min(sizes) + 2)
-        means.append(np.mean(found))
-        lengths += found
-    error = float(np.std(means, ddof=1)) / len(means) ** 0.5
-    assert abs(np.mean(means) - ert) < 0.1 * ert + 3 * error
-    silent = np.sum(np.array(lengths) > ert)
-    # Streams of one reference go together; a band for a third as many is wide enough.
-    low, high = binom.ppf([0.001, 0.999], 100, (1 - 1 / ert) ** ert)
-    assert low <= silent / 3 <= high
+    assert_memoryless(run_lengths(4, 80, sizes, 50, references=16, streams=12), 50)
+
+
+def test_a_long_expected_run_time_is_not_overshot() -> None:
+    """An ERT of ten windows. Thresholds that stay after two windows gave 5.9 times the ERT here."""
+    found = run_lengths(4, 60, (20,), 200, references=16, streams=16)
+    assert found.mean() < 1.45 * 200
+    assert_memoryless(found, 200)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("ert", [200, 400, 2000])
+def test_run_lengths_of_a_realistic_detector(ert: int) -> None:
+    found = run_lengths(32, 800, (200,), ert, references=75, streams=8)
+    assert_memoryless(found, ert)
+    means = found.mean(axis=1) / ert
+    assert abs(means.mean() - 1.0) < 0.1 + 2 * means.std(ddof=1) / len(means) ** 0.5
 
 
 def test_drift_is_found_soon() -> None:
     rng = np.random.default_rng(12)
-    detector = OnlineMMD.fit(rng.normal(size=(240, 16)), (20, 60), ert=1_000, n_bootstraps=1_500)
+    detector = OnlineMMD.fit(rng.normal(size=(240, 16)), (20, 60), ert=1_000, n_bootstraps=200)
     quiet = detector.update(rng.normal(size=(100, 16)))
     assert not quiet.drifted.any()
     looks = detector.update(rng.normal(0.7, size=(60, 16)))
@@ -237,7 +307,8 @@ BAD[7, 1] = np.inf
         (np.zeros((12_001, 1)), (5,), {}, "12001 rows; at most 12000"),
         (GOOD, (5,), {"ert": 1.0}, "ert is 1.0"),
         (GOOD, (5,), {"ert": float("nan")}, "ert is nan"),
-        (GOOD, (5,), {"ert": 100_000}, "raise n_bootstraps to"),
+        (GOOD, (5,), {"ert": 1e7}, "lower n_bootstraps or ert"),
+        (GOOD, (5,), {"n_bootstraps": 99}, "rest on at least 100"),
         (GOOD, (5, 33), {"ert": 3}, "until the window of 33 events is full, 28 looks after"),
     ],
 )

@@ -28,7 +28,7 @@ from stream_helpers import (
 
 from driftline.detectors import OnlineMMD
 from driftline.detectors.kernels import unbiased_mmd2
-from driftline.detectors.online_mmd import Fitted
+from driftline.detectors.mmd_fit import Fitted
 from driftline.detectors.pane_mmd import PaneMMD
 from driftline.detectors.vectors import VectorRows, taken
 from driftline.schemas.errors import ConfigError, EventError, ProfileError
@@ -205,7 +205,7 @@ def deltas_of(config: Config, reference: Reference, values: list[bytes]) -> list
 def online() -> Fitted:
     rng = np.random.default_rng(3)
     reference = rng.normal(size=(400, 6))
-    return OnlineMMD.fit(reference, (20, 60), ert=2000, seed=0, n_bootstraps=3000).fitted
+    return OnlineMMD.fit(reference, (20, 60), ert=2000, seed=0, n_bootstraps=200).fitted
 
 
 def panes_of(rng: np.random.Generator, n: int) -> list[npt.NDArray[np.float64]]:
