@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .looks import Looks, Probe, Seen
+from .survival import expected
 
 _BOOTSTRAP: Final = 500
 _GRID: Final = 400
