@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from ..detectors.base import Detector, Outcome, plan_of
+from ..detectors.onset import History, Onset
 from ..detectors.panes import OpenPane, Pane
 from ..detectors.profile import Profile
 from ..detectors.windows import Window, WindowBank
@@ -23,12 +24,16 @@ from ..schemas.units import MAX_TIME_MS, MIN_TIME_MS, iso_ms
 from ..schemas.verdict import parse_unit_key, unit_key, verdict_id
 from .config.document import Config, ModelConfig
 from .deltas import to_panes
+from .look import with_look
 from .profiles import Reference
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verdict ready to be published: its unit's key, its id, its time and its JSON."""
+    """A verdict ready to be published: its unit's key, its id, its time and its JSON.
+
+    fields: what the JSON says. look: on the last verdict of a look, what all of it say together.
+    """
 
     key: str
     id: str
@@ -36,6 +41,8 @@ class Verdict:
     time: str
     value: bytes
     drifted: bool
+    fields: Mapping[str, Any]
+    look: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,7 @@ class _Unit:
     profile: Profile
     model: _Model
     bank: WindowBank
+    history: History
     closed_ms: int | None = None
     open: dict[int, OpenPane] = field(default_factory=dict)
     # Start of a pane that is open or in a window → the mark before its first part.
@@ -230,7 +238,7 @@ class Monitor:
     ) -> _Unit:
         config = model.config
         bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms)
-        unit = _Unit(key, segment, profile, model, bank, self._closed.get(key))
+        unit = _Unit(key, segment, profile, model, bank, History(bank), self._closed.get(key))
         self._units[key] = unit
         return unit
 
@@ -322,7 +330,7 @@ class Monitor:
         unit.closed_ms = end_ms
         self._closed[unit.key] = end_ms
         if due and not self.quiet:
-            yield from self._test(unit, due, self._idle_at(unit, end_ms))
+            yield from with_look(list(self._test(unit, due, self._idle_at(unit, end_ms))))
         kept = unit.bank.earliest_ms
         for start in [s for s in unit.marks if s not in unit.open and (kept is None or s < kept)]:
             del unit.marks[start]
@@ -420,6 +428,7 @@ class _Words:
     end: str
     versions: Mapping[str, int]
     idle: list[str]
+    described: Mapping[str, Any]
     window_json: orjson.Fragment
     reference_json: orjson.Fragment
     segment_json: orjson.Fragment
@@ -440,6 +449,7 @@ class _Words:
             end,
             window.versions(),
             idle,
+            described,
             orjson.Fragment(orjson.dumps(described)),
             orjson.Fragment(orjson.dumps(reference)),
             orjson.Fragment(orjson.dumps(dict(unit.segment))),
@@ -458,6 +468,11 @@ class _Words:
         drifted = outcome.significant(alpha)
         effect = outcome.effect
         detail = dict(outcome.detail)
+        since = self._onset(outcome) if drifted else None
+        if since is not None:
+            earliest = since.earliest_ms
+            detail["since_earliest"] = None if earliest is None else _shown(earliest)
+            detail["since_latest"] = _shown(since.latest_ms)
         if outcome.reason is not None:
             detail["reason"] = outcome.reason
         if self.idle:
@@ -475,24 +490,33 @@ class _Words:
             }
             if effect.category is not None:
                 shown["category"] = effect.category
-        value = orjson.dumps(
-            {
-                "id": ident,
-                "model": model,
-                "version": next(iter(versions)) if len(versions) == 1 else None,
-                "segment": self.segment_json,
-                "feature": feature,
-                "detector": detector,
-                "window": self.window_json,
-                "reference": self.reference_json,
-                "statistic": outcome.statistic,
-                "p_value": outcome.p_value,
-                "alpha": alpha,
-                "drifted": drifted,
-                "status": "ok" if outcome.reason is None else "insufficient",
-                "effect": shown,
-                "since": None,
-                "detail": detail,
-            }
+        fields = {
+            "id": ident,
+            "model": model,
+            "version": next(iter(versions)) if len(versions) == 1 else None,
+            "segment": self.segment_json,
+            "feature": feature,
+            "detector": detector,
+            "window": self.described,
+            "reference": self.reference_json,
+            "statistic": outcome.statistic,
+            "p_value": outcome.p_value,
+            "alpha": alpha,
+            "drifted": drifted,
+            "status": "ok" if outcome.reason is None else "insufficient",
+            "effect": shown,
+            "since": None if since is None else _shown(since.since_ms),
+            "detail": detail,
+        }
+        value = orjson.dumps(fields | {"window": self.window_json})
+        return Verdict(unit.key, ident, model, self.end, value, drifted, fields)
+
+    def _onset(self, outcome: Outcome) -> Onset | None:
+        unit, effect = self.unit, outcome.effect
+        # The share that a numeric feature can have is that of its absent values.
+        absent = outcome.feature < unit.profile.n_numeric and (
+            effect is not None and effect.kind == "share_shift"
         )
-        return Verdict(unit.key, ident, model, self.end, value, drifted)
+        return unit.history.onset(
+            outcome.feature, absent=absent, window_start_ms=self.window.start_ms
+        )
