@@ -34,10 +34,10 @@ def parse_alert_key(key: str) -> tuple[str, dict[str, str], str | None]:
     (('fraud', {'country': 'ES'}, 'amount'), ('fraud', {}, None))
     """
     head, bar, tail = key.rpartition("|")
-    if key and (not bar or "=" in tail):
+    if not bar or "=" in tail:
         return *parse_unit_key(key), None
     feature = unescape_name(tail)
-    if not bar or escape_name(feature) != tail:
+    if escape_name(feature) != tail:
         raise ValueError(
             f"{key!r} is not the key of an alert: a unit's key, `|`, a feature, "
             "like fraud|country=ES|amount"

@@ -18,8 +18,9 @@ import orjson
 if TYPE_CHECKING:
     from .monitor import Verdict
 
-FALSE_DISCOVERIES: Final = 0.05
-"""Of the features called responsible at a look, the share expected to be so by chance, at most."""
+FALSE_DISCOVERIES: Final = 0.01
+"""Of the features called responsible at a look, the share expected to be so by chance, at most. An
+alert gathers them over many looks, so its own share is larger."""
 MAX_FEATURES: Final = 30
 """Responsible features named, the largest effects first: the look has to fit a message's header."""
 CRITICAL_SD: Final = 1.0
