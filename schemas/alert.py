@@ -6,35 +6,38 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .deadletter import Reason
-from .fields import EMITTED, Id, Name, Segment, Timestamp, read_contract
+from .fields import EMITTED, Id, Name, Probability, Segment, Timestamp, read_contract
 from .verdict import EXAMPLES as VERDICT_EXAMPLES
-from .verdict import digest, escape_name, parse_unit_key, unescape_name, unit_key
+from .verdict import Effect, digest, escape_name, parse_unit_key, unescape_name, unit_key
 
 
-def alert_key(model: str, segment: Mapping[str, str], feature: str) -> str:
-    """The key of an alert: the unit's key and the feature, `fraud|country=ES|amount`.
+def alert_key(model: str, segment: Mapping[str, str], feature: str | None) -> str:
+    """The key of an alert: the unit's key, and the feature where the alert is about one only.
 
     The feature is escaped as in `unit_key`. It contains no raw `=` and every segment pair has one,
-    so an alert's key is never mistaken for a unit's with one pair more.
+    so the key of a feature's alert is never mistaken for a unit's with one pair more.
 
-    >>> alert_key("fraud", {"country": "ES"}, "amount")
-    'fraud|country=ES|amount'
+    >>> alert_key("fraud", {"country": "ES"}, "amount"), alert_key("fraud", {"country": "ES"}, None)
+    ('fraud|country=ES|amount', 'fraud|country=ES')
     """
-    return f"{unit_key(model, segment)}|{escape_name(feature)}"
+    unit = unit_key(model, segment)
+    return unit if feature is None else f"{unit}|{escape_name(feature)}"
 
 
-def parse_alert_key(key: str) -> tuple[str, dict[str, str], str]:
+def parse_alert_key(key: str) -> tuple[str, dict[str, str], str | None]:
     """`(model, segment, feature)` of a key that `alert_key` made; ValueError for any other text.
 
-    >>> parse_alert_key("fraud|country=ES|amount")
-    ('fraud', {'country': 'ES'}, 'amount')
+    >>> parse_alert_key("fraud|country=ES|amount"), parse_alert_key("fraud")
+    (('fraud', {'country': 'ES'}, 'amount'), ('fraud', {}, None))
     """
     head, bar, tail = key.rpartition("|")
+    if not bar or "=" in tail:
+        return *parse_unit_key(key), None
     feature = unescape_name(tail)
-    if not bar or escape_name(feature) != tail:
+    if escape_name(feature) != tail:
         raise ValueError(
             f"{key!r} is not the key of an alert: a unit's key, `|`, a feature, "
             "like fraud|country=ES|amount"
@@ -49,6 +52,31 @@ def alert_id(key: str, starts_at: str) -> str:
     It is `digest("alert", key, starts_at)`.
     """
     return digest("alert", key, starts_at)
+
+
+class Moved(BaseModel):
+    """A feature that moved, by its clearest test."""
+
+    model_config = EMITTED
+
+    feature: Name
+    """Name of the feature."""
+    detector: Name
+    """The detector that saw it most clearly."""
+    window: Name
+    """Size of the window in which it did, as configured."""
+    p_value: Probability
+    """The p-value of that test; null where the test has none."""
+    effect: Effect | None
+    """Size of the change in the feature's own terms; null where no such size is defined."""
+    since: Timestamp | None
+    """Estimated onset of the change; null where none is estimated."""
+    since_earliest: Timestamp | None
+    """Earliest onset that the events speak for; null where it may be older than what is kept."""
+    since_latest: Timestamp | None
+    """Latest onset that the events speak for."""
+    verdict: Id
+    """Id of the verdict."""
 
 
 class Alert(BaseModel):
@@ -70,15 +98,16 @@ class Alert(BaseModel):
     id: Id
     """Identifies the alert from its start to its end. Derived from `key` and `starts_at`."""
     key: Name
-    """What the alert is about and the Kafka key of the message: `<model>|<segment pairs>|<feature>`,
-    with `%`, `|` and `=` inside names written `%25`, `%7C` and `%3D`."""
+    """What the alert is about and the Kafka key of the message: `<model>|<segment pairs>`, and
+    `|<feature>` where it is about one feature only; with `%`, `|` and `=` inside names written
+    `%25`, `%7C` and `%3D`."""
     state: Literal["pending", "firing", "resolved"]
     """Where the alert stands."""
     severity: Literal["warning", "critical"]
     """How urgent it is."""
     reason: Name
     """Short code of why this message was sent, for filters and routing: `drift`, `severity_raised`,
-    `recovered`; others may follow."""
+    `features_joined`, `recovered`; others may follow."""
     starts_at: Timestamp
     """When the problem was first seen, in event time: the end of the first window that drifted."""
     ends_at: Timestamp | None
@@ -95,8 +124,12 @@ class Alert(BaseModel):
     """Version of the model, as in the newest verdict behind the alert."""
     segment: Segment
     """Segment column to value; `{}` is the model as a whole."""
-    feature: Name
-    """Name of the feature."""
+    feature: Name | None
+    """Name of the feature; null where the alert is about the model or segment as a whole."""
+    features: list[Moved] = Field(min_length=1)
+    """The features that moved since the alert began, the largest effect first; at most 30."""
+    n: int = Field(ge=1)
+    """Number of this message among those of the alert: 1 when it begins. Higher is newer."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -125,41 +158,86 @@ class Alert(BaseModel):
         return read_contract(cls, value, Reason.BAD_ALERT)
 
 
-def _example(**changes: Any) -> dict[str, Any]:
-    key = alert_key("fraud", {"country": "ES"}, "amount")
-    starts_at = "2026-11-21T08:00:00.000Z"
+def _moved(feature: str, detector: str, **changes: Any) -> dict[str, Any]:
+    shown = VERDICT_EXAMPLES[0]
     return {
-        "id": alert_id(key, starts_at),
-        "key": key,
-        "state": "firing",
-        "severity": "critical",
-        "reason": "drift",
-        "starts_at": starts_at,
-        "ends_at": None,
-        "summary": "",
-        "verdicts": [VERDICT_EXAMPLES[0]["id"]],
-        "links": {"dashboard": "http://localhost:8090/fraud/amount"},
-        "model": "fraud",
-        "version": "7",
-        "segment": {"country": "ES"},
-        "feature": "amount",
+        "feature": feature,
+        "detector": detector,
+        "window": "1h",
+        "p_value": shown["p_value"],
+        "effect": shown["effect"],
+        "since": shown["since"],
+        "since_earliest": shown["detail"]["since_earliest"],
+        "since_latest": shown["detail"]["since_latest"],
+        "verdict": shown["id"],
     } | changes
 
 
-_SUMMARY = (
+def _example(**changes: Any) -> dict[str, Any]:
+    segment = {"country": "ES"}
+    found = {
+        "id": "",
+        "key": "",
+        "state": "firing",
+        "severity": "critical",
+        "reason": "drift",
+        "starts_at": "2026-11-21T08:00:00.000Z",
+        "ends_at": None,
+        "summary": "",
+        "verdicts": [VERDICT_EXAMPLES[0]["id"]],
+        "links": {"dashboard": "http://localhost:8090/fraud"},
+        "model": "fraud",
+        "version": "7",
+        "segment": segment,
+        "feature": None,
+        "features": [_moved("amount", "ks")],
+        "n": 1,
+    } | changes
+    found["key"] = alert_key("fraud", segment, found["feature"])
+    found["id"] = alert_id(found["key"], found["starts_at"])
+    return found
+
+
+_CHANGE = (
     "amount of model fraud (country = ES) rose by 1.93 reference standard deviations (39.2 → 71.5) "
-    "in the 1h to 2026-11-21 08:00 UTC, since about 2026-11-21 07:12 UTC; "
-    "KS p = 2e-258 at level 4.2e-4."
+    "in the 1h to 2026-11-21 08:00 UTC, since about 2026-11-21 07:12 UTC"
+)
+_TEST = "KS p = 2e-258 at level 4.2e-4."
+_MERCHANT = _moved(
+    "merchant",
+    "chi_squared",
+    p_value=3.2e-11,
+    effect={
+        "kind": "share_shift",
+        "value": 0.07,
+        "unit": "share",
+        "reference": 0.11,
+        "window": 0.18,
+        "category": "books",
+    },
+    verdict=digest("an example"),
 )
 
 EXAMPLES: tuple[dict[str, Any], ...] = (
-    _example(summary=_SUMMARY),
+    _example(summary=f"{_CHANGE}; {_TEST}"),
+    _example(
+        reason="features_joined",
+        summary=f"{_CHANGE}; 1 other feature moved with it: merchant; {_TEST}",
+        verdicts=[VERDICT_EXAMPLES[0]["id"], _MERCHANT["verdict"]],
+        features=[_moved("amount", "ks"), _MERCHANT],
+        n=2,
+    ),
     _example(
         state="resolved",
         reason="recovered",
         ends_at="2026-11-21T10:00:00.000Z",
         summary="Back to the reference since 2026-11-21 10:00 UTC, after one quiet look: "
-        + _SUMMARY,
+        f"{_CHANGE}; 1 other feature moved with it: merchant; {_TEST}",
+        verdicts=[VERDICT_EXAMPLES[0]["id"], _MERCHANT["verdict"]],
+        features=[_moved("amount", "ks"), _MERCHANT],
+        n=3,
     ),
+    _example(feature="amount", summary=f"{_CHANGE}; {_TEST}"),
 )
-"""Published with the JSON Schema and in the AsyncAPI document: one firing, the same resolved."""
+"""Published with the JSON Schema and in the AsyncAPI document: an alert of a model that begins, that
+another feature joins, and that ends; and one of a single feature."""

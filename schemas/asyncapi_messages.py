@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .alert import Alert
-from .cloudevents import ALERT_TYPE, CONTENT_TYPE, VERDICT_TYPE, alert_headers, verdict_headers
+from .cloudevents import (
+    ALERT_TYPE,
+    CONTENT_TYPE,
+    LOOK_HEADER,
+    VERDICT_TYPE,
+    alert_headers,
+    verdict_headers,
+)
 from .contracts import CONTRACTS, json_schema
 from .deadletter import Header, Reason, dead_letter_headers
 from .errors import EventError
@@ -68,7 +75,10 @@ def messages(input_topic: str) -> Json:
         ),
         "alert": _json_message(
             "alert",
-            _key("The alert's key: the unit's, `|`, the feature: `fraud|country=ES|amount`."),
+            _key(
+                "The alert's key: the unit's, `fraud|country=ES`; with `group_by: feature` also `|` "
+                "and the feature, `fraud|country=ES|amount`."
+            ),
             headers="alertHeaders",
             sent=[
                 alert_headers(Alert(**value), value["ends_at"] or value["starts_at"])
@@ -133,6 +143,13 @@ def schemas() -> Json:
     found["verdictHeaders"] = _cloud_event_headers(
         VERDICT_TYPE, "The verdict's id.", "End of the verdict's window."
     )
+    found["verdictHeaders"]["properties"][LOOK_HEADER] = {
+        "type": "string",
+        "contentMediaType": CONTENT_TYPE,
+        "description": "Only on the last verdict of a unit at a window end: an object with `windows` "
+        "(size to whether a test drifted), `features` (the responsible ones, largest effect first, "
+        "each with its clearest test) and `n_features`.",
+    }
     found["alertHeaders"] = _cloud_event_headers(
         ALERT_TYPE,
         "Identifies this message's content, so that a repeat is recognised. Not the alert's id.",

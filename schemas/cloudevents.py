@@ -17,6 +17,8 @@ from .verdict import Verdict, digest
 VERDICT_TYPE: Final = "io.driftline.verdict.v1"
 ALERT_TYPE: Final = "io.driftline.alert.v1"
 CONTENT_TYPE: Final = "application/json"
+LOOK_HEADER: Final = "driftline_look"
+"""On the last verdict of a look: JSON of what all tests of the unit say at that window end."""
 
 
 def headers(type: str, id: str, source: str, time: str) -> list[Header]:

@@ -276,13 +276,16 @@ class Verdict(BaseModel):
     effect: Effect | None
     """Size of the change in the feature's own terms; null where no such size is defined."""
     since: Timestamp | None
-    """Estimated onset of the change; null where none is estimated."""
+    """Estimated onset of the change: the start of the first pane that differs. Null where the test
+    found none, and where none can be estimated."""
     detail: Detail
     """What the detector adds; keys depend on it. Common ones: `method` (the variant of the test),
     `n_reference` and `n_test` (values used), `missing`, `non_finite`, `unseen` (counts in the
     window), `unseen_sample` (some categories not in the reference), `first` (of an online test, the
     event at which the threshold was exceeded), `farthest` (events least like the reference),
-    `reason` (why a test could not be made)."""
+    `reason` (why a test could not be made), `since_earliest` and `since_latest` (a 95 % confidence
+    set around `since`; the earliest is null where the change may be older than the oldest pane
+    kept)."""
 
     @model_validator(mode="after")
     def _decides_on_one_thing(self) -> Self:
@@ -376,7 +379,14 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
             "window": 71.5,
         },
         since="2026-11-21T07:12:00.000Z",
-        detail={"method": "asymp", "n_reference": 50000, "n_test": 2101, "missing": 3},
+        detail={
+            "method": "asymp",
+            "n_reference": 50000,
+            "n_test": 2101,
+            "missing": 3,
+            "since_earliest": "2026-11-21T07:11:00.000Z",
+            "since_latest": "2026-11-21T07:14:00.000Z",
+        },
     ),
     _example(
         segment={},

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from ..schemas.cloudevents import VERDICT_TYPE, headers, source_of
+from ..schemas.cloudevents import LOOK_HEADER, VERDICT_TYPE, headers, source_of
 from ..schemas.errors import EventError
 from ..schemas.pane import KIND_HEADER, PROGRESS, Delta, Progress
 from .clients import Aborted, Transactions, consumer, ensure_topics, instance_name
@@ -255,9 +255,12 @@ def take_in(monitor: Monitor, message: Message, offset: int) -> Iterator[Verdict
 
 def verdict_message(topic: str, verdict: Verdict) -> dict[str, Any]:
     """A verdict as arguments for a producer."""
+    sent = headers(VERDICT_TYPE, verdict.id, source_of(verdict.model), verdict.time)
+    if verdict.look is not None:
+        sent.append((LOOK_HEADER, verdict.look))
     return {
         "topic": topic,
         "key": verdict.key.encode(),
         "value": verdict.value,
-        "headers": headers(VERDICT_TYPE, verdict.id, source_of(verdict.model), verdict.time),
+        "headers": sent,
     }

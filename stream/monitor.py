@@ -14,8 +14,10 @@ from typing import Any
 import orjson
 
 from ..detectors.base import Detector, Outcome, plan_of
+from ..detectors.missing_rate import MissingRate
 from ..detectors.online_bank import NAME as ONLINE
 from ..detectors.online_bank import OnlineBank, OnlineWindow
+from ..detectors.onset import History, Onset
 from ..detectors.panes import OpenPane, Pane
 from ..detectors.profile import Profile
 from ..detectors.windows import Window, WindowBank
@@ -25,12 +27,16 @@ from ..schemas.units import MAX_TIME_MS, MIN_TIME_MS, iso_ms
 from ..schemas.verdict import parse_unit_key, unit_key, verdict_id
 from .config.document import Config, ModelConfig
 from .deltas import to_panes
+from .look import with_look
 from .profiles import Reference
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verdict ready to be published: its unit's key, its id, its time and its JSON."""
+    """A verdict ready to be published: its unit's key, its id, its time and its JSON.
+
+    fields: what the JSON says. look: on the last verdict of a look, what all of it say together.
+    """
 
     key: str
     id: str
@@ -38,6 +44,8 @@ class Verdict:
     time: str
     value: bytes
     drifted: bool
+    fields: Mapping[str, Any]
+    look: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class _Unit:
     model: _Model
     bank: WindowBank
     online: OnlineBank
+    history: History
     closed_ms: int | None = None
     open: dict[int, OpenPane] = field(default_factory=dict)
     # Start of a pane that is open or in a window → the mark before its first part.
@@ -242,7 +251,8 @@ class Monitor:
         config = model.config
         bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms)
         online = OnlineBank(profile, config.retention_ms, self._seen.get(key))
-        unit = _Unit(key, segment, profile, model, bank, online, self._closed.get(key))
+        closed_ms = self._closed.get(key)
+        unit = _Unit(key, segment, profile, model, bank, online, History(bank), closed_ms)
         self._units[key] = unit
         return unit
 
@@ -333,12 +343,14 @@ class Monitor:
         due = unit.bank.push(end_ms, pane)
         unit.closed_ms = end_ms
         self._closed[unit.key] = end_ms
+        made: list[Verdict] = []
         if due and not self.quiet:
-            yield from self._test(unit, due, self._idle_at(unit, end_ms))
+            made += list(self._test(unit, due, self._idle_at(unit, end_ms)))
         if pane is not None and unit.profile.vectors:
             idle = self._idle_at(unit, end_ms)
             for window in unit.online.push(end_ms, pane, self.quiet):
-                yield _Words.of(unit, window, idle).verdict(ONLINE, window.outcome)
+                made.append(_Words.of(unit, window, idle).verdict(ONLINE, window.outcome))
+        yield from with_look(made)
         starts = (unit.bank.earliest_ms, unit.online.earliest_ms)
         kept = min((start for start in starts if start is not None), default=None)
         for start in [s for s in unit.marks if s not in unit.open and (kept is None or s < kept)]:
@@ -437,6 +449,7 @@ class _Words:
     end: str
     versions: Mapping[str, int]
     idle: list[str]
+    described: Mapping[str, Any]
     window_json: orjson.Fragment
     reference_json: orjson.Fragment
     segment_json: orjson.Fragment
@@ -457,6 +470,7 @@ class _Words:
             end,
             window.versions(),
             idle,
+            described,
             orjson.Fragment(orjson.dumps(described)),
             orjson.Fragment(orjson.dumps(reference)),
             orjson.Fragment(orjson.dumps(dict(unit.segment))),
@@ -478,6 +492,11 @@ class _Words:
         drifted = outcome.significant(alpha)
         effect = outcome.effect
         detail = dict(outcome.detail)
+        since = self._onset(detector, outcome) if drifted else None
+        if since is not None:
+            earliest = since.earliest_ms
+            detail["since_earliest"] = None if earliest is None else _shown(earliest)
+            detail["since_latest"] = _shown(since.latest_ms)
         if outcome.reason is not None:
             detail["reason"] = outcome.reason
         if self.idle:
@@ -495,24 +514,32 @@ class _Words:
             }
             if effect.category is not None:
                 shown["category"] = effect.category
-        value = orjson.dumps(
-            {
-                "id": ident,
-                "model": model,
-                "version": next(iter(versions)) if len(versions) == 1 else None,
-                "segment": self.segment_json,
-                "feature": feature,
-                "detector": detector,
-                "window": self.window_json,
-                "reference": self.reference_json,
-                "statistic": outcome.statistic,
-                "p_value": outcome.p_value,
-                **decides,
-                "drifted": drifted,
-                "status": "ok" if outcome.reason is None else "insufficient",
-                "effect": shown,
-                "since": None,
-                "detail": detail,
-            }
+        fields = {
+            "id": ident,
+            "model": model,
+            "version": next(iter(versions)) if len(versions) == 1 else None,
+            "segment": self.segment_json,
+            "feature": feature,
+            "detector": detector,
+            "window": self.described,
+            "reference": self.reference_json,
+            "statistic": outcome.statistic,
+            "p_value": outcome.p_value,
+            **decides,
+            "drifted": drifted,
+            "status": "ok" if outcome.reason is None else "insufficient",
+            "effect": shown,
+            "since": None if since is None else _shown(since.since_ms),
+            "detail": detail,
+        }
+        value = orjson.dumps(fields | {"window": self.window_json})
+        return Verdict(unit.key, ident, model, self.end, value, drifted, fields)
+
+    def _onset(self, detector: str, outcome: Outcome) -> Onset | None:
+        if detector == ONLINE:
+            return None
+        return self.unit.history.onset(
+            outcome.feature,
+            absent=detector == MissingRate.name,
+            window_start_ms=self.window.start_ms,
         )
-        return Verdict(unit.key, ident, model, self.end, value, drifted)

@@ -175,8 +175,7 @@ def _show_verdict(value: bytes) -> Text:
     line.append("  DRIFT" if drifted else "  ·    ", "bold red" if drifted else "green")
     if verdict["effect"] is not None:
         line.append("  " + _printable(wording.effect(verdict).removeprefix(": ")))
-    if verdict["since"] is not None:
-        line.append(f", since about {wording.moment(verdict['since'])}")
+    line.append(wording.since(verdict))
     if not drifted:
         line.stylize("dim")
     return line
@@ -186,7 +185,9 @@ def _show_alert(value: bytes) -> Text:
     alert = Alert.from_json(value).model_dump()
     firing, critical = alert["state"] == "firing", alert["severity"] == "critical"
     colour = "green" if not firing else "bold red" if critical else "bold yellow"
-    line = _line(alert["ends_at"] or alert["starts_at"], alert)
+    lead, more = alert["features"][0]["feature"], len(alert["features"]) - 1
+    shown = alert | {"feature": f"{lead} +{more}" if more else lead}
+    line = _line(alert["ends_at"] or alert["starts_at"], shown)
     line.append(f"  {alert['state'].upper():<8} {alert['severity']:<8}", colour)
     line.append("  " + _printable(alert["summary"]))
     return line

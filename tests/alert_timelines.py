@@ -9,13 +9,14 @@ verdicts of a column come in the order of the rows, as detect publishes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from driftline.schemas.alert import Alert
 from driftline.schemas.units import iso_ms, parse_time_ms
 from driftline.schemas.verdict import Verdict, verdict_id
-from driftline.stream.alert import lifecycle
+from driftline.stream.alert import incident, lifecycle
+from driftline.stream.look import look_of
 
 START_MS = parse_time_ms("2026-11-21T08:00:00.000Z")
 EFFECTS = {"D": 0.3, "C": 1.5, "·": 0.0}
@@ -95,6 +96,33 @@ def alerts_of(
         fields = one.model_dump()
         key = lifecycle.key_of(fields)
         table[key], alert = lifecycle.step(table.get(key), fields, resolve_after)
+        if alert is not None:
+            yield alert
+
+
+def looks(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, dict[str, Any] | None]]:
+    """Each verdict with what it carries: the look on the last of its unit and window end."""
+    of: dict[tuple[str, str], list[Verdict]] = {}
+    for one in verdicts:
+        of.setdefault((one.key, one.window.end), []).append(one)
+    return [
+        (one, look_of([v.model_dump() for v in group]) if one is group[-1] else None)
+        for one in verdicts
+        for group in [of[one.key, one.window.end]]
+    ]
+
+
+def incidents_of(
+    looked: Iterable[tuple[Verdict, dict[str, Any] | None]],
+    resolve_after: int,
+    rows: dict[str, Any] | None = None,
+) -> Iterator[Alert]:
+    """As `alerts_of`, one alert per model or segment."""
+    table: dict[str, Any] = {} if rows is None else rows
+    for one, look in looked:
+        fields = one.model_dump()
+        key = incident.key_of(fields)
+        table[key], alert = incident.step(table.get(key), fields, look, resolve_after)
         if alert is not None:
             yield alert
 

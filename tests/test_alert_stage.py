@@ -19,12 +19,20 @@ from typing import Any
 
 import orjson
 import pytest
-from alert_timelines import alerts_of, by_key, drawn, verdict, without_repeats
+from alert_timelines import (
+    alerts_of,
+    by_key,
+    drawn,
+    incidents_of,
+    looks,
+    verdict,
+    without_repeats,
+)
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from driftline.schemas.alert import Alert
-from driftline.schemas.cloudevents import verdict_headers
+from driftline.schemas.cloudevents import LOOK_HEADER, verdict_headers
 from driftline.schemas.errors import ConfigError, TopicError
 from driftline.schemas.verdict import Verdict
 from driftline.stream.alert.faust_settings import faust_settings
@@ -43,18 +51,22 @@ model: delay
 input: {{topic: inference}}
 reference: ./reference
 windows: [5m]
-alerts: {{resolve_after: {resolve_after}}}
+alerts: {{resolve_after: {resolve_after}, group_by: {group_by}}}
 """
 
 
 class Bench:
     """One drift and one alerts topic of their own, workers, and a subscriber."""
 
-    def __init__(self, broker: Broker, prefix: str, directory: Path) -> None:
+    def __init__(
+        self, broker: Broker, prefix: str, directory: Path, group_by: str = "feature"
+    ) -> None:
         self.prefix, self.directory = prefix, directory
         self.servers = broker.bootstrap_servers
         self.path = directory / "driftline.yaml"
-        text = CONFIG.format(servers=self.servers, prefix=prefix, resolve_after=RESOLVE_AFTER)
+        text = CONFIG.format(
+            servers=self.servers, prefix=prefix, resolve_after=RESOLVE_AFTER, group_by=group_by
+        )
         self.path.write_text(text, encoding="utf-8")
         self.config: Config = load(self.path)
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -78,8 +90,10 @@ class Bench:
     def publish(self, verdicts: Sequence[Verdict], commit: bool = True) -> None:
         """The verdicts in one transaction, as detect publishes them; or aborted."""
         self._producer.begin_transaction()
-        for one in verdicts:
+        for one, look in looks(verdicts):
             headers = verdict_headers(one)
+            if look is not None:
+                headers.append((LOOK_HEADER, orjson.dumps(look)))
             self.send(one.key.encode(), one.to_json(), headers)
         if commit:
             self._producer.commit_transaction()
@@ -136,6 +150,8 @@ class Bench:
         return without_repeats(self.read()) == self.expected()
 
     def expected(self) -> dict[str, list[bytes]]:
+        if self.config.alerts.group_by == "model":
+            return by_key(incidents_of(looks(self.committed), RESOLVE_AFTER))
         return by_key(alerts_of(self.committed, RESOLVE_AFTER))
 
 
@@ -209,6 +225,37 @@ def test_killed_again_and_again_it_loses_no_alert(bench: Bench) -> None:
     publish()
     bench.wait_until(bench.complete)
     assert sum(len(alerts) for alerts in bench.expected().values()) > 100
+
+
+def test_one_alert_per_model_lists_its_features_and_survives_kills(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    #   looks     ──●──●──●──●──●──●──●──●──▶     4 models × 5 features × 2 windows each
+    #   worker    ────✗─────✗──✗──────✗─────▶     ✗ SIGKILL
+    bench = Bench(kafka, topic_prefix, tmp_path, "model")
+    rng = random.Random(11)
+    try:
+        for column in range(8):
+            worker = bench.start()
+            read = len(bench.messages)
+            # Quiet in the second half, so that alerts end.
+            verdicts = look(column, rng)
+            if column >= 5:
+                verdicts = [verdict("·", column, f"{v.detector} {v.window.size}", v.feature, v.model)
+                            for v in verdicts]  # fmt: skip
+            bench.publish(verdicts[: rng.randrange(1, 40)], commit=False)
+            bench.publish(verdicts)
+            if column < 5:
+                bench.wait_until(lambda read=read: len(bench.messages) > read or read > 0)
+                worker.kill()
+                worker.wait()
+        bench.wait_until(bench.complete)
+    finally:
+        bench.close()
+    alerts = [Alert.from_json(m.value()) for m in bench.messages]
+    assert {a.key for a in alerts} == {"m0", "m1", "m2", "m3"}
+    assert {a.reason for a in alerts} >= {"drift", "features_joined", "recovered"}
+    assert max(len(a.features) for a in alerts) == 5
 
 
 def test_killed_after_an_alert_and_before_its_row_it_repeats_that_alert(bench: Bench) -> None:

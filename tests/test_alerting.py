@@ -227,8 +227,8 @@ def test_step_leaves_the_row_it_was_given() -> None:
 
 
 def test_a_row_of_another_version_is_refused_with_the_remedy() -> None:
-    row: Any = {"v": 2, "floor": "", "firing": None}
-    with pytest.raises(ValueError, match=r"version 2 for 'delay.temperature'.*run the alert"):
+    row: Any = {"v": 1, "floor": "", "firing": None}
+    with pytest.raises(ValueError, match=r"version 1 for 'delay.temperature'.*run the alert"):
         lifecycle.step(row, verdict("D", 0).model_dump(), 1)
 
 

@@ -83,7 +83,7 @@ def test_every_default(tmp_path: Path) -> None:
         "state": "driftline.state",
     }
     assert config.ingest.model_dump() == {"batch_events": 50_000, "commit_interval_ms": 250}
-    assert config.alerts.model_dump() == {"resolve_after": 1}
+    assert config.alerts.model_dump() == {"resolve_after": 1, "group_by": "model"}
     assert list(config.models) == ["fraud"]
     assert config.models["fraud"].model_dump() == {
         "name": "fraud",

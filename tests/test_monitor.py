@@ -29,6 +29,7 @@ from stream_helpers import (
 from driftline.detectors.windows import WindowBank
 from driftline.schemas.errors import EventError
 from driftline.schemas.pane import Delta, Progress
+from driftline.schemas.units import iso_ms
 from driftline.stream.config.document import Config
 from driftline.stream.monitor import START, Mark, Monitor, Verdict
 from driftline.stream.profiles import Reference
@@ -380,6 +381,7 @@ allowed_lateness: 10s
 models:
   fraud:
     reference: ./a
+    alpha: 0.3
     pane: 1m
     windows: WINDOWS
     retention: 20m
@@ -472,6 +474,7 @@ def test_a_monitor_begun_at_any_mark_goes_on_as_if_nothing_had_happened(tmp_path
         seen["dropped"] += whole.dropped_events
         seen["idle"] += sum(b"idle_partitions" in v for of in made for v in of)
         seen["empty"] += sum(b"window is empty" in v for of in made for v in of)
+        seen["onsets"] += sum(b'"since":"' in v for of in made for v in of)
         for position in range(len(log)):
             mark = Mark.from_json(json.loads(marks[position]))
             assert mark.offset <= position
@@ -484,7 +487,70 @@ def test_a_monitor_begun_at_any_mark_goes_on_as_if_nothing_had_happened(tmp_path
                 expected = [] if monitor.quiet else made[offset]
                 assert found == expected, (seed, position, offset)
     # All that makes it hard did happen.
-    assert min(seen[k] for k in ("dropped", "idle", "empty", "begun at once")) > 10, seen
+    assert min(seen[k] for k in ("dropped", "idle", "empty", "onsets", "begun at once")) > 10, seen
+
+
+def test_an_onset_is_the_same_after_a_restart_anywhere(tmp_path: Path) -> None:
+    """
+    x          ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▅▅▅▅▅▅▅▅▁▁▁▁▁▁▁▁▁▁▅▅▅▅▅    windows of 3 m, of 20 m each 4 m, of 60 events
+    restarted     ↑  ↑  ↑  ↑  ↑  ↑  ↑  ↑  ↑  ↑  ↑       the panes before the mark are gone
+    """
+    windows = ["3m", {"size": "20m", "hop": "4m"}, "60 events"]
+    config = config_of(tmp_path, windows=windows, retention="30m", alpha=0.05)
+    references = {"fraud": reference_of(config, reference_rows())}
+    rng = np.random.default_rng(3)
+    log: list[Message] = []
+    for k in range(70):
+        drifts = 30 <= k < 45 or k >= 60
+        x = rng.integers(0, 50, 12) + 25.0 * drifts
+        if k % 11 != 5:
+            times = (T0 + k * MINUTE + np.arange(12) * S).tolist()
+            log.append(delta_of(references["fraud"], MINUTE, times, {"x": x.tolist()}))
+        log.append(progress_of(T0 + (k + 1) * MINUTE))
+    whole = Monitor(config, references)
+    made: list[list[tuple[bytes, bytes | None]]] = []
+    marks: list[Mark] = []
+    for offset, message in enumerate(log):
+        marks.append(whole.mark(offset))
+        if isinstance(message, Delta):
+            whole.delta(offset, message)
+            made.append([])
+        else:
+            made.append([(v.value, v.look) for v in whole.progress(offset, message)])
+    told = [orjson.loads(value) for of in made for value, _ in of]
+    dated = [v for v in told if v["since"] is not None]
+    assert {v["window"]["size"] for v in dated} == {"3m", "20m hop 4m", "60 events"}
+    assert all(v["drifted"] for v in dated)
+    assert all(v["since"] is not None for v in told if v["drifted"])
+    for v in dated:
+        assert v["detail"]["since_earliest"] is None or (
+            v["detail"]["since_earliest"] <= v["since"] < v["detail"]["since_latest"]
+        )
+        assert v["since"] < v["window"]["end"]
+    for position in range(0, len(log), 3):
+        mark = Mark.from_json(json.loads(json.dumps(marks[position].to_json())))
+        monitor = Monitor(config, references, mark)
+        for offset in range(mark.offset, len(log)):
+            monitor.quiet = offset < position
+            message = log[offset]
+            if isinstance(message, Delta):
+                monitor.delta(offset, message)
+                continue
+            found = [(v.value, v.look) for v in monitor.progress(offset, message)]
+            assert found == ([] if monitor.quiet else made[offset]), (position, offset)
+
+
+def test_the_last_verdict_of_a_look_carries_it(tmp_path: Path) -> None:
+    feed, reference = started(tmp_path, windows=["1m", "2m"])
+    feed.delta(delta_of(reference, MINUTE, [T0 + i for i in range(40)], {"x": [90.0] * 40}))
+    made = feed.progress(T0 + 70 * S)
+    assert [v.look is not None for v in made] == [False, False, False, True]
+    look = orjson.loads(made[-1].look or b"")
+    assert look["windows"] == {"1m": True, "2m": True}
+    [entry] = look["features"]
+    assert (entry["feature"], entry["detector"], entry["since"]) == ("x", "ks", iso_ms(T0))
+    assert entry["since_earliest"] is None
+    assert entry["since_latest"] == iso_ms(T0 + MINUTE)
 
 
 def test_the_mark_forgets_what_no_window_needs(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from driftline.schemas.verdict import (
 )
 
 OK, ON_STATISTIC, INSUFFICIENT = verdicts.EXAMPLES
-FIRING, RESOLVED = alerts.EXAMPLES
+FIRING, JOINED, RESOLVED, OF_A_FEATURE = alerts.EXAMPLES
 DELETE = object()
 
 names = st.text(st.sampled_from("ab%|=2357CD é\n")) | st.text()
@@ -175,6 +175,9 @@ WRONG: list[tuple[str, Mapping[str, Any], str, object]] = [
     ("alert", FIRING, "verdicts", None),
     ("alert", FIRING, "links", {"dashboard": None}),
     ("alert", FIRING, "feature", DELETE),
+    ("alert", FIRING, "features", []),
+    ("alert", FIRING, "n", 0),
+    ("alert", OF_A_FEATURE, "feature", ""),
     ("alert", FIRING, "labels", {}),
     ("alert", RESOLVED, "ends_at", None),
 ]
@@ -339,7 +342,7 @@ def test_alert_round_trips_with_keys_in_order(example: dict[str, Any]) -> None:
     assert Alert.from_json(alert.to_json()) == alert
     assert list(json.loads(alert.to_json())) == [
         *("id", "key", "state", "severity", "reason", "starts_at", "ends_at", "summary"),
-        *("verdicts", "links", "model", "version", "segment", "feature"),
+        *("verdicts", "links", "model", "version", "segment", "feature", "features", "n"),
     ]
 
 
@@ -404,7 +407,9 @@ def test_a_day_that_does_not_exist_is_refused() -> None:
 
 def test_an_alert_s_key_is_that_of_its_fields() -> None:
     with pytest.raises(ValidationError, match=re.escape("'fraud|country=ES|amount'")):
-        Alert.model_validate(FIRING | {"key": "fraud|amount"})
+        Alert.model_validate(OF_A_FEATURE | {"key": "fraud|amount"})
+    with pytest.raises(ValidationError, match=re.escape("gives 'fraud|country=ES'")):
+        Alert.model_validate(FIRING | {"key": OF_A_FEATURE["key"]})
 
 
 def test_an_alert_does_not_end_before_it_starts() -> None:
@@ -476,6 +481,9 @@ def test_alert_keys_are_taken_apart_again_and_are_no_unit_keys(
 ) -> None:
     key = alert_key(model, segment, feature)
     assert parse_alert_key(key) == (model, segment, feature)
+    whole = alert_key(model, segment, None)
+    assert whole == unit_key(model, segment)
+    assert parse_alert_key(whole) == (model, segment, None)
     with pytest.raises(ValueError, match="not the key of a unit"):
         parse_unit_key(key)
 
@@ -498,7 +506,7 @@ def test_other_text_is_no_unit_key(key: str) -> None:
         parse_unit_key(key)
 
 
-@pytest.mark.parametrize("key", ["", "fraud", "fraud|country=ES", "fraud|a%41", "fraud|x|amount"])
+@pytest.mark.parametrize("key", ["a%41", "fraud|b=1|a=2", "fraud|a%41", "fraud|x|amount"])
 def test_other_text_is_no_alert_key(key: str) -> None:
     with pytest.raises(ValueError, match="is not the key of"):
         parse_alert_key(key)

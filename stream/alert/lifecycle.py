@@ -1,4 +1,4 @@
-"""Verdicts to alerts: the life of one alert, as a pure function.
+"""Verdicts to alerts, one per feature (`group_by: feature`): the life of one, as a pure function.
 
     verdicts of one key, in the order of the topic          D drifted, · quiet, ? insufficient
 
@@ -34,19 +34,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypedDict
 
-from ...schemas.alert import Alert, alert_id, alert_key
+from ...schemas.alert import Alert, Moved, alert_id, alert_key
+from ..look import entry_of, magnitude
 from . import wording
 
-ROW_VERSION: Final = 1
+ROW_VERSION: Final = 2
 MAX_VERDICTS: Final = 20
 """Verdict ids an alert names: the first and the newest of the others."""
 MAX_SERIES: Final = 64
 """Series one alert waits for. A key has detectors × windows of them, a handful; further ones do not
 join a firing alert and fire their own when it is over, so that a row stays below about 10 kB."""
-CRITICAL_SD: Final = 1.0
-"""A mean that moved by its own standard deviation: most values lie outside their usual range."""
-CRITICAL_SHARE: Final = 0.25
-"""A quarter of all events changed category."""
 
 Severity = Literal["warning", "critical"]
 
@@ -63,10 +60,15 @@ class Series(TypedDict):
 
 
 class Firing(TypedDict):
-    """What is remembered of a firing alert. `series` is keyed by `<detector>|<window size>`."""
+    """What is remembered of a firing alert. `series` is keyed by `<detector>|<window size>`.
+
+    n: messages sent. cause: the entry of the verdict that the summary is about.
+    """
 
     starts_at: str
     severity: Severity
+    n: int
+    cause: Mapping[str, Any]
     summary: str
     verdicts: list[str]
     series: dict[str, Series]
@@ -90,16 +92,36 @@ def key_of(verdict: Mapping[str, Any]) -> str:
 
 
 def severity_of(verdict: Mapping[str, Any]) -> Severity:
-    """`critical` when the effect reaches `CRITICAL_SD` reference standard deviations or
-    `CRITICAL_SHARE` of share, in either direction; else, and without a known effect, `warning`.
+    """`critical` when the effect reaches `look.CRITICAL_SD` reference standard deviations or
+    `look.CRITICAL_SHARE` of share, in either direction; else, and without a known one, `warning`.
 
     A p-value is no measure of it: with enough events the smallest change has a tiny one.
     """
-    effect = verdict["effect"]
-    if effect is None or effect["value"] is None:
-        return "warning"
-    bound = CRITICAL_SHARE if effect["kind"] == "share_shift" else CRITICAL_SD
-    return "critical" if abs(effect["value"]) >= bound else "warning"
+    return "critical" if magnitude(verdict["effect"]) >= 1 else "warning"
+
+
+def moved(entry: Mapping[str, Any]) -> Moved:
+    """A look's entry (`look.entry_of`) as an alert shows it."""
+    return Moved(
+        feature=entry["feature"],
+        detector=entry["detector"],
+        window=entry["window"]["size"],
+        p_value=entry["p_value"],
+        effect=entry["effect"],
+        since=entry["since"],
+        since_earliest=entry["since_earliest"],
+        since_latest=entry["since_latest"],
+        verdict=entry["id"],
+    )
+
+
+def checked(row: Mapping[str, Any] | None, key: str) -> None:
+    """Raises ValueError for a row in a layout this version does not know."""
+    if row is not None and row["v"] != ROW_VERSION:
+        raise ValueError(
+            f"an alert row of version {row['v']} for {key!r}: this driftline reads "
+            f"version {ROW_VERSION}; run the alert stage of the version that wrote it"
+        )
 
 
 def step(
@@ -114,11 +136,7 @@ def step(
 
     Raises ValueError for a row in a layout this version does not know.
     """
-    if row is not None and row["v"] != ROW_VERSION:
-        raise ValueError(
-            f"an alert row of version {row['v']} for {key_of(verdict)!r}: this driftline reads "
-            f"version {ROW_VERSION}; run the alert stage of the version that wrote it"
-        )
+    checked(row, key_of(verdict))
     if verdict["status"] != "ok":
         return row, None
     end = verdict["window"]["end"]
@@ -154,6 +172,8 @@ def _fire(floor: str, verdict: Mapping[str, Any]) -> tuple[Row, Alert]:
     firing = Firing(
         starts_at=end,
         severity=severity_of(verdict),
+        n=1,
+        cause=entry_of(verdict),
         summary=wording.drifted(verdict),
         verdicts=[verdict["id"]],
         series={name: Series(last=end, quiet=0)},
@@ -176,6 +196,8 @@ def _join(
     raised: Firing = {
         **joined,
         "severity": severity_of(verdict),
+        "n": firing["n"] + 1,
+        "cause": entry_of(verdict),
         "summary": wording.drifted(verdict),
     }
     return _firing_row(floor, raised), _alert(raised, verdict, "severity_raised")
@@ -186,7 +208,8 @@ def _resolve(firing: Firing, verdict: Mapping[str, Any], resolve_after: int) -> 
     ends = (series["last"] for series in firing["series"].values())
     latest = max(verdict["window"]["end"], firing["starts_at"], *ends)
     summary = wording.recovered(latest, resolve_after, firing["summary"])
-    alert = _alert({**firing, "summary": summary}, verdict, "recovered", ends_at=latest)
+    last: Firing = {**firing, "n": firing["n"] + 1, "summary": summary}
+    alert = _alert(last, verdict, "recovered", ends_at=latest)
     return Row(v=ROW_VERSION, floor=latest, firing=None), alert
 
 
@@ -213,4 +236,6 @@ def _alert(
         version=verdict["version"],
         segment=verdict["segment"],
         feature=verdict["feature"],
+        features=[moved(firing["cause"])],
+        n=firing["n"],
     )

@@ -5,7 +5,8 @@
                           ▼│ one row per alert key
                       table, kept in <group>-alert-rows-changelog
 
-What happens is decided by `lifecycle.step`; this file is the order of what one verdict changes:
+What happens is decided by `incident.step`, or with `group_by: feature` by `lifecycle.step`; this
+file is the order of what one verdict changes:
 
     1. the alert, if there is one, is acknowledged by the broker
     2. the row, if it changed, is acknowledged by the changelog
@@ -34,6 +35,7 @@ import time
 from typing import Any, cast
 
 import faust
+import orjson
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     ConfigResource,  # pyright: ignore[reportPrivateImportUsage]
@@ -44,13 +46,13 @@ from faust.types import EventT
 from mode import get_logger
 from mode.supervisors import CrashingSupervisor
 
-from ...schemas.cloudevents import alert_headers
+from ...schemas.cloudevents import LOOK_HEADER, alert_headers
 from ...schemas.errors import EventError, TopicError
 from ...schemas.verdict import Verdict
 from ..clients import admin, ensure_topics, partition_count
 from ..config.document import Config
 from ..logs import OneLine, log_to_stderr
-from . import lifecycle
+from . import incident, lifecycle
 from .faust_consumer import CommittedConsumer, CommittedTransport
 from .faust_settings import faust_settings
 
@@ -116,14 +118,18 @@ def build_app(config: Config) -> faust.App:
     alerts = app.topic(config.topics.alerts, **raw)
     rows = app.Table("rows", partitions=partitions)
     resolve_after = config.alerts.resolve_after
+    whole_model = config.alerts.group_by == "model"
 
     async def handle(event: EventT) -> None:
         verdict = _decode(event)
         if verdict is None:
             return
-        key = lifecycle.key_of(verdict)
+        key = incident.key_of(verdict) if whole_model else lifecycle.key_of(verdict)
         row = rows.get(key)
-        new_row, alert = lifecycle.step(row, verdict, resolve_after)
+        if whole_model:
+            new_row, alert = incident.step(row, verdict, _look(event), resolve_after)
+        else:
+            new_row, alert = lifecycle.step(row, verdict, resolve_after)
         if new_row is row:
             return
         consumer = cast(CommittedConsumer, app.consumer)
@@ -162,6 +168,12 @@ def _decode(event: EventT) -> dict[str, Any] | None:
             message.topic, message.partition, message.offset, error,
         )  # fmt: skip
         return None
+
+
+def _look(event: EventT) -> dict[str, Any] | None:
+    """What the verdict carries, if it is the last of a look."""
+    carried = dict(event.message.headers or {}).get(LOOK_HEADER)
+    return None if carried is None else orjson.loads(carried)
 
 
 def _prepare_changelog(config: Config, changelog: str) -> int:

@@ -5,7 +5,7 @@ All text is a function of the verdict alone, so that a repeated alert is the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 # Names people say; any other detector is called by its own with spaces, `online mmd`.
@@ -21,6 +21,8 @@ DETECTORS: Final[Mapping[str, str]] = {
     "fisher": "Fisher",
     "cusum": "CUSUM",
 }
+
+NAMED: Final = 2  # other features that a sentence names
 
 
 def number(value: float | None) -> str:
@@ -129,12 +131,36 @@ def decision(verdict: Mapping[str, Any]) -> str:
     return f"{detector} p {equals} at level {small(verdict['alpha'], digits=2)}"
 
 
-def drifted(verdict: Mapping[str, Any]) -> str:
-    """The summary of an alert, from the verdict that fired it or made it worse."""
+def since(verdict: Mapping[str, Any]) -> str:
+    """`, since about 2013-06-20 05:00 UTC`, `, since 2013-06-20 05:00 UTC or earlier`, or nothing.
+
+    verdict: or a look's entry, which has the confidence set beside it and not in `detail`.
+    """
+    if not verdict["since"]:
+        return ""
+    around = verdict.get("detail", verdict)
+    if around.get("since_latest") and around["since_earliest"] is None:
+        return f", since {moment(verdict['since'])} or earlier"
+    return f", since about {moment(verdict['since'])}"
+
+
+def others(features: Sequence[str]) -> str:
+    """`; 3 other features moved with it: humidity, pressure, …`, or nothing."""
+    if not features:
+        return ""
+    named = ", ".join(features[:NAMED]) + (", …" if len(features) > NAMED else "")
+    return f"; {len(features)} other feature{'s'[: len(features) > 1]} moved with it: {named}"
+
+
+def drifted(verdict: Mapping[str, Any], with_it: Sequence[str] = ()) -> str:
+    """The summary of an alert, from the verdict that fired it or made it worse.
+
+    with_it: other features that moved, the largest effect first.
+    """
     change = effect(verdict)
     joint = "" if change.startswith(":") else " "
-    since = f", since about {moment(verdict['since'])}" if verdict["since"] else ""
-    return f"{subject(verdict)}{joint}{change} in {window(verdict)}{since}; {decision(verdict)}."
+    about = f"{subject(verdict)}{joint}{change} in {window(verdict)}{since(verdict)}"
+    return f"{about}{others(with_it)}; {decision(verdict)}."
 
 
 def recovered(at: str, resolve_after: int, summary: str) -> str:

@@ -117,10 +117,12 @@ class Ingest(Section):
 
 
 class Alerts(Section):
-    """When alerts end."""
+    """What an alert is about, and when it ends."""
 
     resolve_after: Annotated[int, BeforeValidator(integer(1, 1_000_000, 1))] = 1
-    """Number of consecutive quiet verdicts, of every window, that resolve an alert."""
+    """Number of consecutive quiet looks, at every window that drifted, that resolve an alert."""
+    group_by: Annotated[str, BeforeValidator(one_of("model", "feature"))] = "model"
+    """`model`: one alert per model or segment, which lists the features; `feature`: one of each."""
 
 
 class Input(Section):

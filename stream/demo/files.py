@@ -72,7 +72,9 @@ detectors: {{numeric: [ks, missing_rate], categorical: [chi_squared]}}
 alpha: 0.0001
 
 # An alert is over after so many quiet looks in a row of each window that had fired.
-alerts: {{resolve_after: 3}}
+# One alert per feature, so that the page can tell what each of them does; the default is one of the
+# whole model that lists them.
+alerts: {{resolve_after: 3, group_by: feature}}
 
 topics: {{partitions: 2}}
 # Each airport on its own: uncomment, and fit the reference again.

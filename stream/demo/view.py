@@ -247,11 +247,10 @@ def _alerts(scene: Scene, width: int, room: int) -> Iterator[Text]:
 
 def sentence(alert: Alert) -> Text:
     """An alert as a line of the page: its own summary, without what the page says already."""
+    feature = alert.features[0].feature
     if alert.state == "resolved":
         when = wording.moment(alert.ends_at or alert.starts_at)
-        return Text.assemble(
-            (" ✓ ", QUIET), (alert.feature, "bold"), f" is back to January since {when}"
-        )
+        return Text.assemble((" ✓ ", QUIET), (feature, "bold"), f" is back to January since {when}")
     # What the test decided on stands in the table.
     summary = alert.summary.rpartition("; ")[0] or alert.summary
     for words, shorter in (
@@ -261,7 +260,7 @@ def sentence(alert: Alert) -> Text:
     ):
         summary = summary.replace(words, shorter)
     style = LARGE if alert.severity == "critical" else DRIFT
-    before, name, after = summary.partition(alert.feature)
+    before, name, after = summary.partition(feature)
     return Text.assemble((" ▲ ", style), before, (name, "bold"), after)
 
 
@@ -272,7 +271,7 @@ def _steps(scene: Scene, width: int, tall: bool) -> Iterator[Text]:
         yield Text(" Ctrl-C ends it", "dim")
         return
     alert, seconds = scene.first
-    told = f" First alert: {alert.feature}, {seconds:.1f} s after the broker was up."
+    told = f" First alert: {alert.features[0].feature}, {seconds:.1f} s after the broker was up."
     if scene.over:
         told = " The year is over, and the broker still up."
     yield Text(f"{told} In another terminal:", "cyan")

@@ -1,0 +1,122 @@
+"""A look: what all tests of a unit say together at one window end, and which features moved.
+
+    verdicts of a unit that end at 08:00      5m   ks x  ks y  chi z  missing x …
+                                              1h   ks x  ks y  chi z  missing x …   ← the last one
+                                                                                      carries the look
+A false-alarm budget is kept for the model as a whole, so an alarm is of the model as a whole. Its
+first question is which features are responsible, and that is a question about all tests at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+if TYPE_CHECKING:
+    from .monitor import Verdict
+
+FALSE_DISCOVERIES: Final = 0.01
+"""Of the features called responsible at a look, the share expected to be so by chance, at most. An
+alert gathers them over many looks, so its own share is larger."""
+MAX_FEATURES: Final = 30
+"""Responsible features named, the largest effects first: the look has to fit a message's header."""
+CRITICAL_SD: Final = 1.0
+"""A mean that moved by its own standard deviation: most values lie outside their usual range."""
+CRITICAL_SHARE: Final = 0.25
+"""A quarter of all events changed category."""
+CRITICAL_SIMILARITY: Final = 0.5
+"""The newest texts or vectors are half as similar to the reference as it is to itself."""
+
+_KEPT = ("feature", "detector", "window", "statistic", "p_value", "effect", "since")
+
+
+def with_look(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    """The verdicts of one look, in order; the last of them carries `look_of` all."""
+    if not verdicts:
+        return verdicts
+    look = look_of([v.fields for v in verdicts])
+    return [*verdicts[:-1], replace(verdicts[-1], look=orjson.dumps(look))]
+
+
+def look_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the verdicts of one unit at one window end say together.
+
+    verdicts: as on the drift topic, decoded. Returns `windows`: size → whether a test drifted, of
+    the windows in which a test was made; `features`: the responsible ones, largest effect first,
+    each with the fields of its clearest test; `n_features`: how many there are.
+
+    >>> quiet = {"status": "ok", "feature": "x", "window": {"size": "5m"}, "drifted": False}
+    >>> look_of([quiet])
+    {'windows': {'5m': False}, 'features': [], 'n_features': 0}
+    """
+    windows: dict[str, bool] = {}
+    for v in verdicts:
+        if v["status"] == "ok":
+            size = v["window"]["size"]
+            windows[size] = windows.get(size, False) or v["drifted"]
+    found = responsible(verdicts) if any(windows.values()) else []
+    features = [entry_of(v) for v in found[:MAX_FEATURES]]
+    return {"windows": windows, "features": features, "n_features": len(found)}
+
+
+def responsible(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The clearest test of each feature that moved, largest effect first.
+
+    A feature's p-value is its smallest at this look times the number of its tests (Bonferroni). Of
+    those, Benjamini & Yekutieli's procedure (2001) takes as many as keep the expected share of false
+    ones at FALSE_DISCOVERIES, whatever the dependence between features. It assumes p-values that are
+    valid one by one: independent events, a reference from the same source. A feature with a drifted
+    verdict is always among them: its level was set to be believed.
+    """
+    from scipy.stats import false_discovery_control
+
+    tests: dict[str, list[Mapping[str, Any]]] = {}
+    for v in verdicts:
+        if v["status"] == "ok":
+            tests.setdefault(v["feature"], []).append(v)
+    if not tests:
+        return []
+    smallest = [min(1.0, len(of) * min(map(_p_value, of))) for of in tests.values()]
+    adjusted = false_discovery_control(smallest, method="by").tolist()
+    clearest = [
+        min(of, key=lambda v: (not v["drifted"], _p_value(v), -magnitude(v["effect"])))
+        for of, q in zip(tests.values(), adjusted, strict=True)
+        if q <= FALSE_DISCOVERIES or any(v["drifted"] for v in of)
+    ]
+    return sorted(clearest, key=lambda v: (-magnitude(v["effect"]), _p_value(v), v["feature"]))
+
+
+def magnitude(effect: Mapping[str, Any] | None) -> float:
+    """An effect in units of what is critical, so that means and shares can be ranked together; 0
+    where none is known."""
+    if effect is None or effect["value"] is None:
+        return 0.0
+    bound = CRITICAL_SD
+    if effect["kind"] == "share_shift":
+        bound = CRITICAL_SHARE
+    elif effect["kind"] == "similarity_shift":
+        bound = CRITICAL_SIMILARITY * effect["reference"]
+    return abs(effect["value"]) / bound
+
+
+def _p_value(verdict: Mapping[str, Any]) -> float:
+    if verdict["p_value"] is None:
+        # A test on its statistic says yes or no.
+        return 0.0 if verdict["drifted"] else 1.0
+    # A test with rare classes decides on the table with those pooled, too.
+    return max(verdict["p_value"], verdict["detail"].get("pooled", {}).get("p_value") or 0.0)
+
+
+def entry_of(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """What an alert needs of a verdict: JSON, of about 400 bytes."""
+    level = "threshold" if "threshold" in verdict else "alpha"
+    return {
+        "id": verdict["id"],
+        **{name: verdict[name] for name in _KEPT},
+        level: verdict[level],
+        "since_earliest": verdict["detail"].get("since_earliest"),
+        "since_latest": verdict["detail"].get("since_latest"),
+    }
