@@ -180,22 +180,25 @@ def _categorical(f: CategoricalProfile) -> Bins:
     return Bins(labels, n_main, n_main + 1, None, None, reference, of_cell)
 
 
-def quantiles(bins: Bins, counts: Counts, shares: Sequence[float]) -> list[float | None]:
+def quantiles(
+    bins: Bins, counts: Counts, shares: Sequence[float], low: float, high: float
+) -> list[float | None]:
     """Quantiles of a numeric feature with edges, interpolated inside bins; None without values.
 
-    What lies below or above all reference values counts as lying at their ends.
+    low, high: the smallest and the largest value, which bound what lies beyond the reference.
     """
     assert bins.edges is not None
     main = counts[: bins.n_main].astype(float)
     total = main.sum()
     if total == 0:
         return [None] * len(shares)
-    edges = bins.edges.copy()
-    edges[0], edges[-1] = edges[1], edges[-2]
+    edges = np.clip(bins.edges, low, high)
     through = np.concatenate([[0.0], np.cumsum(main)]) / total
-    # Where nothing lies, the curve is flat and its inverse is any value there: take the first.
-    keep = np.concatenate([[True], np.diff(through) > 0])
-    return [float(q) for q in np.interp(shares, through[keep], edges[keep])]
+    # Inside each bin that holds something, from its one edge to the other.
+    held = np.flatnonzero(main)
+    at = np.stack([through[held], through[held + 1]], axis=1).ravel()
+    value = np.stack([edges[held], edges[held + 1]], axis=1).ravel()
+    return [float(q) for q in np.interp(shares, at, value)]
 
 
 def _short(value: float) -> str:

@@ -94,9 +94,12 @@ def _histogram(bins: Bins, samples: Sequence[Sample]) -> tuple[str, int]:
     main = [i for i in range(bins.n_main) if 0 < i < bins.n_main - 1 or seen[i]]
     apart = [i for i in range(bins.n_main, bins.n) if seen[i] or bins.labels[i] == "missing"]
     right = WIDTH - 4 - _APART * len(apart)
-    step = (right - _LEFT - 8) / len(main)
-    top = max(float(shares.max()), 1e-9)
+    step = (right - _LEFT - 16) / len(main)
+    # A narrow window may lie in one bin: its bar is cut off rather than all others made flat.
+    common = float(shares[:2].max())
+    top = max(min(float(shares.max()), 2 * common), 1e-9)
     scale = (_BOTTOM - _TOP) / top
+    heights = np.minimum(shares * scale, _BOTTOM - _TOP)
     # (bin, left, right) of every bar.
     places = [(b, _LEFT + k * step, _LEFT + (k + 1) * step) for k, b in enumerate(main)]
     places += [
@@ -109,7 +112,7 @@ def _histogram(bins: Bins, samples: Sequence[Sample]) -> tuple[str, int]:
         _text(_LEFT - 4, _BOTTOM + 4, "0", "end"),
     ]
     for b, x1, x2 in places:
-        if (height := shares[0, b] * scale) > 0:
+        if (height := heights[0, b]) > 0:
             kind = "reference" if b < bins.n_main else "reference apart"
             y = _n(_BOTTOM - height)
             width, tall = _n(max(0.5, x2 - x1 - 0.6)), _n(height)
@@ -117,7 +120,11 @@ def _histogram(bins: Bins, samples: Sequence[Sample]) -> tuple[str, int]:
                 f'<rect class="{kind}" x="{_n(x1)}" y="{y}" width="{width}" height="{tall}"/>'
             )
     for k, sample in enumerate(samples[1:], 1):
-        out.append(f'<path class="{sample.css}" d="{_outline(places, shares[k] * scale, right)}"/>')
+        out.append(f'<path class="{sample.css}" d="{_outline(places, heights[k], right)}"/>')
+        for b, x1, x2 in places:
+            if shares[k, b] > top:
+                said = percent(float(f"{shares[k, b]:.2g}"))
+                out.append(_text((x1 + x2) / 2, _TOP + 10, f"↑ {said}"))
     for b, x1, x2 in places:
         hint = _hint(bins.labels[b], samples, shares[:, b].tolist())
         out.append(
@@ -156,6 +163,8 @@ def _ticks(bins: Bins, main: Sequence[int], step: float) -> list[str]:
         every = -(-len(main) // 8)
         for k, b in list(enumerate(main))[::every]:
             label = bins.labels[b].replace("below ", "<").replace("above ", ">")
+            if bins.values is not None and 0 < b < bins.n_main - 1:
+                label = f"{bins.values[b - 1]:.3g}"
             out.append(_text(_LEFT + (k + 0.5) * step, _BOTTOM + 14, label))
         return out
     assert bins.edges is not None

@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from ...schemas.units import iso_ms
-from ..alert.wording import DETECTORS, number, percent, small
+from ..alert.wording import DETECTORS, number, small
 from ..pages.figures import ALARM, COLOURS, DASHES, DIVERGING, NEUTRAL, plain, significant
 from .bins import Bins, Counts, quantiles
-from .record import Look, Series, Slices, UnitRecord
+from .record import Look, Part, Series, Slices, UnitRecord
 
 MOST_ROWS: Final = 120
 """Features in the heatmap."""
@@ -199,6 +199,7 @@ def over_time(
         "shapes": [],
         "margin": {"t": 34, "b": 34, "l": 52},
         "showlegend": True,
+        "legend": {"traceorder": "normal", "font": {"size": 11}},
     }
     data: list[dict[str, Any]] = []
     space = 0.09 if len(panels) > 1 else 0.0
@@ -236,7 +237,7 @@ def over_time(
         layout["shapes"].append(
             {"type": "line", "xref": "x", "yref": "paper", **edge, "line": line}
         )
-    return {"data": data, "layout": layout}, 90 + 120 * len(panels)
+    return {"data": data, "layout": layout}, 90 + 130 * len(panels)
 
 
 Panel = tuple[str, list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]]
@@ -257,7 +258,8 @@ def _level(value: float, colour: str) -> dict[str, Any]:
 def _p_values(clock: Clock, found: dict[tuple[str, str], Series], windows: Sequence[str]) -> Panel:
     levels = {key: -log10(max(s.level, SMALLEST)) for key, s in found.items()}
     most = float(np.ceil(max(10.0, 3 * max(levels.values()))))
-    detectors = sorted({d for d, _ in found})
+    # Missing values last: the test of the values themselves has the plain line.
+    detectors = sorted({d for d, _ in found}, key=lambda d: (d == "missing_rate", d))
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for detector in detectors:
@@ -282,6 +284,7 @@ def _p_values(clock: Clock, found: dict[tuple[str, str], Series], windows: Seque
                     "hovertemplate": "p %{customdata[1]:.2g}, statistic %{customdata[0]:.3g}"
                     "<br>%{x|%Y-%m-%d %H:%M}",
                     "connectgaps": True,
+                    **_waiting(detector, series),
                     "line": {
                         "color": colour,
                         "width": 1.6,
@@ -293,6 +296,12 @@ def _p_values(clock: Clock, found: dict[tuple[str, str], Series], windows: Seque
     if len(set(levels.values())) == 1:
         shapes = [{**shapes[0], "line": {"color": NEUTRAL, "width": 1.2, "dash": "dot"}}]
     return "−log₁₀ p", traces, {"range": [0, most * 1.04]}, shapes
+
+
+def _waiting(detector: str, series: Series) -> dict[str, Any]:
+    """Tests of missing values that never drifted are shown when asked for in the legend."""
+    idle = detector == "missing_rate" and not any(k.drifted for k in series.looks.values())
+    return {"visible": "legendonly"} if idle else {}
 
 
 def _statistics(
@@ -323,19 +332,12 @@ def _statistics(
 
 
 def _values(record: UnitRecord, clock: Clock, index: int) -> Panel:
-    """The feature itself: quantiles, a mean, or the shares of what moved most."""
-    bins = record.bins.features[index]
-
-    def counts(at: int) -> Counts | None:
-        held = record.by_slice.get(at)
-        return None if held is None else record.bins.of(held, index)
-
-    rows = clock.row(counts)
-    if bins.edges is not None:
-        return _quantiles(bins, clock, rows)
-    if bins.values is not None:
-        return _mean(bins, clock, rows)
-    return _shares(bins, clock, rows, record.bins.of(record.total, index))
+    """The feature itself: a mean and quantiles, or the shares of what moved most."""
+    parts = clock.row(record.by_slice.get)
+    if index >= record.profile.n_numeric:
+        bins = record.bins.features[index]
+        return _shares(bins, clock, [None if p is None else record.counts(p, index) for p in parts])
+    return _location(record, clock, index, parts)
 
 
 def _line(clock: Clock, name: str, y: Sequence[float | None], **line: Any) -> dict[str, Any]:
@@ -351,37 +353,43 @@ def _line(clock: Clock, name: str, y: Sequence[float | None], **line: Any) -> di
     }
 
 
-def _quantiles(bins: Bins, clock: Clock, rows: Sequence[Counts | None]) -> Panel:
-    shares = (0.1, 0.5, 0.9)
-    found = [[None] * 3 if c is None else quantiles(bins, c, shares) for c in rows]
-    low, middle, high = ([q[k] for q in found] for k in range(3))
+def _location(record: UnitRecord, clock: Clock, index: int, parts: Sequence[Part | None]) -> Panel:
+    f, bins = record.profile.numeric[index], record.bins.features[index]
+    mean = _line(
+        clock,
+        "mean",
+        [None if p is None else record.mean(p, index) for p in parts],
+        color=COLOURS[0],
+    )
+    shapes = [_level(float(f"{f.mean:.4g}"), NEUTRAL)]
+    if bins.edges is None:
+        return "mean", [mean], {}, shapes
+    shares = (0.1, 0.9)
+
+    def ends(p: Part | None) -> list[float | None]:
+        if p is None:
+            return [None, None]
+        low, high = float(p.low[index]), float(p.high[index])
+        return quantiles(bins, record.counts(p, index), shares, low, high)
+
+    found = [ends(p) for p in parts]
     edge = {"color": COLOURS[0], "width": 0.6}
     traces = [
-        _line(clock, "10 %", low, **edge),
-        {**_line(clock, "90 %", high, **edge), "fill": "tonexty", "fillcolor": FILL},
-        _line(clock, "median", middle, color=COLOURS[0]),
+        _line(clock, "10 %", [q[0] for q in found], **edge),
+        {
+            **_line(clock, "90 %", [q[1] for q in found], **edge),
+            "fill": "tonexty",
+            "fillcolor": FILL,
+        },
+        mean,
     ]
-    before = quantiles(bins, bins.reference, shares)
-    shapes = [_level(q, NEUTRAL) for q in significant(before) if q is not None]
-    return "10, 50, 90 %", traces, {}, shapes
+    low, high = float(f.values[0]), float(f.values[-1])
+    before = quantiles(bins, bins.reference, shares, low, high)
+    shapes += [_level(q, NEUTRAL) for q in significant(before) if q is not None]
+    return "mean, 10–90 %", traces, {}, shapes
 
 
-def _mean(bins: Bins, clock: Clock, rows: Sequence[Counts | None]) -> Panel:
-    values = bins.values
-    assert values is not None
-    known = np.concatenate([[values[0]], values, [values[-1]]])
-
-    def mean(c: Counts | None) -> float | None:
-        if c is None or (n := int(c[: bins.n_main].sum())) == 0:
-            return None
-        return float(c[: bins.n_main] @ known) / n
-
-    before = mean(bins.reference)
-    shapes = [] if before is None else [_level(before, NEUTRAL)]
-    return "mean", [_line(clock, "mean", [mean(c) for c in rows], color=COLOURS[0])], {}, shapes
-
-
-def _shares(bins: Bins, clock: Clock, rows: Sequence[Counts | None], total: Counts) -> Panel:
+def _shares(bins: Bins, clock: Clock, rows: Sequence[Counts | None]) -> Panel:
     def shares(c: Counts) -> np.ndarray[Any, np.dtype[np.float64]]:
         return c / max(1, int(c.sum()))
 
@@ -398,6 +406,3 @@ def _shares(bins: Bins, clock: Clock, rows: Sequence[Counts | None], total: Coun
         traces.append({**trace, "showlegend": True, "legendgroup": "shares"})
         shapes.append(_level(float(f"{before[b]:.4g}"), colour))
     return "share", traces, {"tickformat": ".0%", "rangemode": "tozero"}, shapes
-
-
-__all__ = ["Clock", "heat_rows", "heatmap", "over_time", "percent"]

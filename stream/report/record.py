@@ -112,10 +112,28 @@ class Series:
         self.looks = _halved(self.looks, add)
 
 
+@dataclass(slots=True, eq=False)
+class Part:
+    """Some panes in one: counts per bin; sums, low and high as in panes."""
+
+    counts: Counts
+    sums: npt.NDArray[np.int64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+
+    def __add__(self, other: Part) -> Part:
+        return Part(
+            self.counts + other.counts,
+            self.sums + other.sums,
+            np.fmin(self.low, other.low),
+            np.fmax(self.high, other.high),
+        )
+
+
 class UnitRecord:
     """What came of one unit: its distributions, and for a unit in full also over time.
 
-    total: counts per bin. by_slice: slice → counts per bin. sums, low, high, unseen: as in panes.
+    total: of the range. by_slice: slice → of that time. unseen: as in panes.
     series: (feature, detector, window) → over time.
     """
 
@@ -124,11 +142,14 @@ class UnitRecord:
         self.bins = ProfileBins(profile)
         self.full = full
         self.events = 0
-        self.total: Counts = np.zeros(self.bins.n, np.int64)
-        self.by_slice: dict[int, Counts] = {}
-        self.sums: npt.NDArray[np.int64] = np.zeros((profile.n_numeric, 3), np.int64)
-        self.low = np.full(profile.n_numeric, np.nan)
-        self.high = np.full(profile.n_numeric, np.nan)
+        nothing = np.full(profile.n_numeric, np.nan)
+        self.total = Part(
+            np.zeros(self.bins.n, np.int64),
+            np.zeros((profile.n_numeric, 3), np.int64),
+            nothing,
+            nothing,
+        )
+        self.by_slice: dict[int, Part] = {}
         self.unseen: dict[int, dict[str, int]] = {}
         self.series: dict[Key, Series] = {}
 
@@ -141,19 +162,22 @@ class UnitRecord:
         """Counts of the slices that overlap [start, end)."""
         first, last = start_ms // slices.length_ms, (end_ms - 1) // slices.length_ms
         found = np.zeros(self.bins.n, np.int64)
-        for at, counts in self.by_slice.items():
+        for at, part in self.by_slice.items():
             if first <= at <= last:
-                found += counts
+                found += part.counts
         return found
 
-    def mean(self, index: int) -> float | None:
-        """Mean of a numeric feature over the range."""
+    def counts(self, part: Part, index: int) -> Counts:
+        """A part's counts of one feature, per bin."""
+        return self.bins.of(part.counts, index)
+
+    def mean(self, part: Part, index: int) -> float | None:
+        """Mean of a numeric feature in a part, None without values."""
         f, b = self.profile.numeric[index], self.bins.features[index]
-        counts = self.bins.of(self.total, index)
-        n = int(counts.sum() - counts[b.n_finite :].sum()) - int(self.sums[index, BEYOND])
+        n = int(self.counts(part, index)[: b.n_finite].sum()) - int(part.sums[index, BEYOND])
         if n <= 0:
             return None
-        return f.mean + f.sd * (int(self.sums[index, SUM]) / (1 << FIXED_POINT_BITS) / n)
+        return f.mean + f.sd * (int(part.sums[index, SUM]) / (1 << FIXED_POINT_BITS) / n)
 
 
 class Record:
@@ -194,16 +218,15 @@ class Record:
         )
         self.last_ms = end_ms if self.last_ms is None else max(self.last_ms, end_ms)
         counts = record.bins.count(pane.cells, pane.counts)
+        part = Part(counts, pane.sums, pane.low, pane.high)
         record.events += pane.events
-        record.total += counts
-        record.sums += pane.sums
-        record.low, record.high = np.fmin(record.low, pane.low), np.fmax(record.high, pane.high)
+        record.total += part
         for feature, names in pane.unseen.items():
             record.unseen[feature] = merge_names([record.unseen.get(feature, {}), names])
         if record.full:
             at = self.slices.number(pane.start_ms)
             held = record.by_slice.get(at)
-            record.by_slice[at] = counts if held is None else held + counts
+            record.by_slice[at] = part if held is None else held + part
 
     def verdict(self, unit: str, verdict: Parsed) -> None:
         """A verdict, as its JSON."""

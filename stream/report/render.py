@@ -141,8 +141,7 @@ class _Report:
             self.notes.append(
                 f"Of {n:,} alarms the {len(self.episodes):,} strongest are described."
             )
-        for reason, count in self.findings.insufficient.most_common(3):
-            notes.append(f"Not testable, {words.plural(count, 'verdict')}: {reason}.")
+        notes += words.reasons(self.findings.insufficient)
         groups = [self._group(key, own) for key, own in list(self.of.items())[:MOST_GROUPS]]
         return Section(
             "What happened", lead, html(_template("happened.html.j2"), groups=groups, notes=notes)
@@ -174,7 +173,7 @@ class _Report:
             "state": top.severity,
             "said": f"{words.plural(n, 'alarm')}, {top.severity}",
             "when": ("the strongest " if n > 1 else "") + words.when(top, self.end),
-            "sentence": _capital(wording.drifted(top.strongest)),
+            "sentence": words.drifted(top.strongest),
             "onset": words.onset(top) if not top.strongest["since"] else "",
             "tests": words.tests(top),
             "summary": f"All {n:,} alarms" if more <= 0 else f"{len(rows)} of {n:,} alarms",
@@ -269,7 +268,7 @@ class _Report:
             kind="" if index is None else unit.profile.features[index].kind,
             state=state,
             said=said,
-            sentence=_capital(wording.drifted(own[0].strongest)) if own else "",
+            sentence=words.drifted(own[0].strongest) if own else "",
             drawing=picture,
             legend=key_of_colours,
             numbers=[] if index is None else words.numbers(unit, index),
@@ -280,7 +279,7 @@ class _Report:
         bins = unit.bins.features[index]
         samples = [
             Sample("reference", "reference", bins.reference),
-            Sample("whole range", "range", unit.bins.of(unit.total, index)),
+            Sample("whole range", "range", unit.counts(unit.total, index)),
         ]
         if own and unit.full:
             window = own[0].strongest["window"]
@@ -412,11 +411,6 @@ class _Report:
 def _anchor(text: str) -> str:
     """A name as part of an id: other characters than letters and digits become `-`."""
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
-
-
-def _capital(sentence: str) -> str:
-    # A feature's own name stays as it is written.
-    return sentence[:1].upper() + sentence[1:] if sentence.startswith("missing ") else sentence
 
 
 def _template(name: str) -> str:

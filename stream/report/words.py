@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
@@ -61,6 +62,26 @@ def onset(episode: Episode) -> str:
     return "" if episode.since is None else f"It began about {wording.moment(episode.since)}."
 
 
+def drifted(verdict: Mapping[str, Any]) -> str:
+    """The alert's sentence, without the model: the page says which it is about."""
+    full = wording.subject(verdict)
+    short = full.replace(f" of model {verdict['model']}", "", 1)
+    said = short + wording.drifted(verdict).removeprefix(full)
+    # A feature's own name stays as it is written.
+    return said[0].upper() + said[1:] if verdict["detector"] == "missing_rate" else said
+
+
+def reasons(insufficient: Mapping[str, int]) -> list[str]:
+    """Why tests could not be made; reasons that differ in their numbers only are one."""
+    alike: dict[str, tuple[int, str]] = {}
+    for reason, count in insufficient.items():
+        pattern = re.sub(r"\d+", "#", reason)
+        n, example = alike.get(pattern, (0, reason))
+        alike[pattern] = n + count, example
+    ranked = sorted(alike.values(), reverse=True)[:3]
+    return [f"Not testable, {plural(n, 'verdict')}: {example}." for n, example in ranked]
+
+
 def change(verdict: Mapping[str, Any]) -> str:
     """The change alone: `rose by 1.9 reference standard deviations (39.2 → 71.5)`."""
     said = wording.effect(verdict).removeprefix(": ")
@@ -101,7 +122,7 @@ def source(reference: Reference) -> str:
 def numbers(record: UnitRecord, index: int) -> list[tuple[str, str]]:
     """A feature's figures over the range: (what, value) pairs."""
     f, bins = record.profile.features[index], record.bins.features[index]
-    counts = record.bins.of(record.total, index)
+    counts = record.counts(record.total, index)
     n_before, n = max(1, int(bins.reference.sum())), max(1, int(counts.sum()))
 
     def share(label: str) -> tuple[float, float]:
@@ -110,15 +131,15 @@ def numbers(record: UnitRecord, index: int) -> list[tuple[str, str]]:
 
     found: list[tuple[str, str]] = []
     if isinstance(f, NumericProfile):
-        mean = record.mean(index)
+        mean = record.mean(record.total, index)
         if mean is not None:
             moved = f", {(mean - f.mean) / f.sd:+.2f} sd" if f.sd > 0 else ""
             found.append(
                 ("mean", f"{wording.number(f.mean)} → {wording.number(mean)}{moved}"),
             )
-        low, high = float(record.low[index]), float(record.high[index])
+        low, high = float(record.total.low[index]), float(record.total.high[index])
         if not isnan(low):
-            found.append(("from", f"{wording.number(low)} to {wording.number(high)}"))
+            found.append(("values from", f"{wording.number(low)} to {wording.number(high)}"))
         outside = int(counts[0]) + int(counts[bins.n_main - 1])
         if outside:
             found.append(("outside the reference’s range", _percent(outside / n)))
@@ -148,8 +169,9 @@ def happened(episodes: Sequence[Episode], n: int, n_looks: int, range_end: str) 
     if critical:
         parts.append(f"{critical:,} critical")
     if firing:
+        # "5 critical and 3 still firing …", each of them counted on its own.
         end = wording.moment(range_end)
         parts.append(f"{firing:,} still firing when the range ended, at {end}")
     if parts:
-        said.append(f"{' and '.join(parts)}.".capitalize())
+        said.append(f"{' and '.join(parts)}.")
     return " ".join(said)
