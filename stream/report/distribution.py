@@ -25,6 +25,9 @@ MOST_CATEGORIES: Final = 10
 NAME: Final = 20
 """Characters of a name that fit beside its bar."""
 
+CUT: Final = 3.0
+"""A bar so many times as high as any of the reference and the whole range is cut off."""
+
 _LEFT, _TOP, _BOTTOM = 36, 8, 122
 _APART: Final = 50
 """Width of a bar that stands apart, with its label."""
@@ -97,7 +100,8 @@ def _histogram(bins: Bins, samples: Sequence[Sample]) -> tuple[str, int]:
     step = (right - _LEFT - 16) / len(main)
     # A narrow window may lie in one bin: its bar is cut off rather than all others made flat.
     common = float(shares[:2].max())
-    top = max(min(float(shares.max()), 2 * common), 1e-9)
+    top = float(shares.max())
+    top = max(top if top <= CUT * common else (CUT - 0.5) * common, 1e-9)
     scale = (_BOTTOM - _TOP) / top
     heights = np.minimum(shares * scale, _BOTTOM - _TOP)
     # (bin, left, right) of every bar.
@@ -121,10 +125,10 @@ def _histogram(bins: Bins, samples: Sequence[Sample]) -> tuple[str, int]:
             )
     for k, sample in enumerate(samples[1:], 1):
         out.append(f'<path class="{sample.css}" d="{_outline(places, heights[k], right)}"/>')
-        for b, x1, x2 in places:
-            if shares[k, b] > top:
-                said = percent(float(f"{shares[k, b]:.2g}"))
-                out.append(_text((x1 + x2) / 2, _TOP + 10, f"↑ {said}"))
+        b, x1, x2 = max(places, key=lambda place: shares[k, place[0]])
+        if shares[k, b] > top:
+            said = f"↑ {percent(float(f'{shares[k, b]:.2g}'))}"
+            out.append(_text(x1 - 3, _TOP + 10, said, "end"))
     for b, x1, x2 in places:
         hint = _hint(bins.labels[b], samples, shares[:, b].tolist())
         out.append(
@@ -192,9 +196,10 @@ def _bars(bins: Bins, samples: Sequence[Sample]) -> tuple[str, int]:
     left, right = 132, WIDTH - 52
     scale = (right - left) / top
     out: list[str] = []
-    y = 4.0
+    y, divided = 4.0, False
     for name, row, css in rows:
-        if css and not out[-1].startswith("<line"):
+        if css and not divided:
+            divided = True
             y += 4
             out.append(f'<line class="grid" x1="0" x2="{WIDTH}" y1="{_n(y)}" y2="{_n(y)}"/>')
             y += 4

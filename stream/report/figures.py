@@ -396,7 +396,8 @@ def _shares(bins: Bins, clock: Clock, rows: Sequence[Counts | None]) -> Panel:
     before = shares(bins.reference)
     series = np.stack([shares(c) for c in rows if c is not None])
     moved = np.abs(series - before).mean(axis=0)
-    chosen = sorted(np.argsort(-moved, kind="stable")[:MOVERS].tolist())
+    ranked = [b for b in np.argsort(-moved, kind="stable").tolist() if moved[b] > 0]
+    chosen = sorted(ranked[:MOVERS])
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for k, b in enumerate(chosen):

@@ -148,7 +148,8 @@ def numbers(record: UnitRecord, index: int) -> list[tuple[str, str]]:
         shown = ", ".join(f"{name} ({k:,})" for name, k in names.items())
         found.append(("new categories", f"{_percent(new)}: {shown}" if shown else _percent(new)))
     before, after = share("missing")
-    found.append(("missing", f"{_percent(before)} → {_percent(after)}"))
+    gone = _percent(after)
+    found.append(("missing", gone if gone == _percent(before) else f"{_percent(before)} → {gone}"))
     return found
 
 
