@@ -307,6 +307,9 @@ def replay(
         bool, typer.Option("--publish", help="Also publish the verdicts to the drift topic.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit with 3 if there is drift.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Where to write a page about it, as HTML.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Do over a bounded range exactly what the live stages do; nothing is published unless asked."""
@@ -314,10 +317,15 @@ def replay(
 
     from ..detectors.base import detectors  # noqa: F401  (loads scipy before the clock runs)
     from .replay import Replay
-    from .report import Findings
+    from .report.findings import Findings
     from .run import references
     from .sources import file_batches, topic_range
 
+    if input is not None and (since is not None or until is not None):
+        raise typer.BadParameter(
+            "a file is read whole: nothing in it has a Kafka time for --since and --until"
+        )
+    page = _Page(report) if report is not None else None
     loaded = _load(config)
     chosen = _models(loaded, model)
     loaded = loaded.model_copy(update={"models": {n: loaded.models[n] for n in chosen}})
@@ -334,6 +342,8 @@ def replay(
     else:
         batches = topic_range(loaded, topic, since_ms=_time(since), until_ms=_time(until))
     findings = Findings()
+    if page is not None:
+        page.begin(work, str(input.name) if input is not None else _range_text(topic, since, until))
     publisher = _Publisher(loaded) if publish else None
     columns = [
         TextColumn("replay"),
@@ -348,7 +358,9 @@ def replay(
     ):
         task = bar.add_task("", total=None, rate=0.0)
         for verdict in work.run(_watched(batches, bar, task, work)):
-            findings.add(verdict)
+            parsed = findings.add(verdict)
+            if page is not None:
+                page.record.verdict(verdict.key, parsed)
             if file is not None:
                 file.write(verdict.value + b"\n")
             if publisher is not None:
@@ -359,6 +371,8 @@ def replay(
         print(orjson.dumps(findings.as_dict(work)).decode())
     else:
         findings.show(Console(), work, out)
+    if page is not None:
+        page.write(findings)
     if check and findings.n_drifted:
         raise typer.Exit(3)
 
@@ -368,6 +382,41 @@ def _watched(batches: Any, bar: Any, task: Any, work: Any) -> Iterator[Any]:
         yield batch
         rate = bar.tasks[0].speed or 0.0
         bar.update(task, completed=work.done, total=work.total, rate=rate)
+
+
+def _range_text(topic: str, since: str | None, until: str | None) -> str:
+    said = "".join(f" {word} {t}" for word, t in (("since", since), ("until", until)) if t)
+    return f"topic {topic}{said or ', all that it holds'}"
+
+
+class _Page:
+    """The page of a replay: what it needs is gathered on the way.
+
+    Raises DriftlineError, before anything is read, where a page cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from .pages.page import require
+
+        require()
+        self._path = path
+
+    def begin(self, work: Any, asked: str) -> None:
+        from .report.record import Record
+
+        self._work, self._asked = work, asked
+        self.record = Record(work.config, work.references)
+        work.monitor.on_pane = self.record.pane
+
+    def write(self, findings: Any) -> None:
+        from .report.render import render
+
+        text = render(self.record, findings, self._work, self._asked)
+        try:
+            self._path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DriftlineError(f"cannot write {self._path}: {error.strerror}") from error
+        err.print(f"wrote {self._path}", highlight=False)
 
 
 class _Publisher:
@@ -397,6 +446,21 @@ class _Publisher:
     def close(self) -> None:
         self._flush()
         self._lock.close()
+
+
+@app.command()
+def report(
+    config: ConfigOption = DEFAULT_CONFIG,
+    input: Annotated[
+        Path | None, typer.Option(help="A JSONL, CSV or Parquet file instead of the topic.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="First Kafka time of the range.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the range, not included.")] = None,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    model: Annotated[str | None, typer.Option(help="Only this model of the file.")] = None,
+) -> None:
+    """Replay a range of the topic, or a file, and write a page about it: one HTML file."""
+    replay(config, input, since, until, None, model, report=out)
 
 
 @app.command()

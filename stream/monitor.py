@@ -7,7 +7,7 @@ when it closes, and with what, does not depend on batches, workers or interleavi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,6 +171,8 @@ class Monitor:
         self.dropped_events = 0
         # While it reads again what it had read before a restart: panes close, nothing is tested.
         self.quiet = False
+        # Who wants to see each pane with events as it closes, with its unit's key.
+        self.on_pane: Callable[[str, Pane], None] | None = None
         self.foreign: dict[str, int] = {}
 
     def delta(self, offset: int, delta: Delta) -> None:
@@ -340,6 +342,8 @@ class Monitor:
         pane: Pane | None = opened.close() if opened is not None else None
         if pane is not None and pane.events == 0:
             pane = None
+        if pane is not None and self.on_pane is not None:
+            self.on_pane(unit.key, pane)
         due = unit.bank.push(end_ms, pane)
         unit.closed_ms = end_ms
         self._closed[unit.key] = end_ms

@@ -1,4 +1,4 @@
-"""What a replay found, in a few lines."""
+"""What a replay found, in a few lines of the terminal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from .monitor import Verdict
-from .replay import Replay
+from ..monitor import Verdict
+from ..replay import Replay
 
 
 @dataclass
@@ -26,12 +26,13 @@ class Findings:
     # the smallest p-value with its effect.
     series: dict[tuple[str, str, str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def add(self, verdict: Verdict) -> None:
-        v = orjson.loads(verdict.value)
+    def add(self, verdict: Verdict) -> dict[str, Any]:
+        """Count a verdict; returns it parsed."""
+        v: dict[str, Any] = orjson.loads(verdict.value)
         self.n += 1
         if v["status"] != "ok":
             self.insufficient[v["detail"].get("reason", "")] += 1
-            return
+            return v
         key = (verdict.key, v["feature"], v["detector"], v["window"]["size"])
         entry = self.series.setdefault(
             key, {"tests": 0, "drifted": 0, "first": None, "last": None, "p": None, "effect": None}
@@ -44,6 +45,7 @@ class Findings:
             entry["drifted"] += 1
             entry["first"] = entry["first"] or v["window"]["end"]
             entry["last"] = v["window"]["end"]
+        return v
 
     def as_dict(self, work: Replay) -> dict[str, Any]:
         return {

@@ -1,0 +1,1 @@
+"""What a replay found: in the terminal, and as a page."""
