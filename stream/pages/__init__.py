@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: what `driftline report` and `driftline tune` write."""

@@ -1,0 +1,75 @@
+"""What is read: a file or a range of a topic, with a name that changes when its content does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...schemas.errors import DriftlineError
+from ..config.document import Config
+from ..sources import Batch, file_batches, read_bounds, topic_bounds
+
+
+@dataclass(frozen=True)
+class Source:
+    """Bounded events.
+
+    identity: JSON-able; equal for equal events. label: for people.
+    """
+
+    config: Config
+    topic: str
+    identity: Mapping[str, Any]
+    label: str
+    path: Path | None = None
+    bounds: Mapping[int, tuple[int, int]] | None = None
+
+    def batches(self) -> Iterator[Batch]:
+        if self.path is not None:
+            return file_batches(self.path, self.topic)
+        assert self.bounds is not None
+        return read_bounds(self.config, self.topic, self.bounds)
+
+
+def file_source(config: Config, topic: str, path: Path) -> Source:
+    """A file, known by its bytes and its time of modification, which stands in for Kafka's time.
+
+    Raises:
+        DriftlineError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        modified_ms = int(path.stat().st_mtime * 1000)
+    except FileNotFoundError:
+        raise DriftlineError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise DriftlineError(f"{path}: cannot be read ({error.strerror})") from error
+    suffixes = [s.lower() for s in path.suffixes]
+    identity = {"file": digest, "modified_ms": modified_ms, "kind": suffixes[-2:]}
+    return Source(config, topic, identity, path.name, path=path)
+
+
+def topic_source(
+    config: Config, topic: str, *, since_ms: int | None = None, until_ms: int | None = None
+) -> Source:
+    """A range of a topic, known by the id that Kafka gave the topic and by its offsets.
+
+    Raises:
+        TopicError: the topic does not exist, or the range is empty of messages.
+    """
+    from confluent_kafka import TopicCollection
+
+    from ..clients import admin
+
+    bounds = topic_bounds(config, topic, since_ms=since_ms, until_ms=until_ms)
+    described = admin(config).describe_topics(TopicCollection([topic]))[topic].result(15)
+    identity = {
+        "topic": topic,
+        "topic_id": str(described.topic_id),
+        "offsets": [[p, *bounds[p]] for p in sorted(bounds)],
+    }
+    return Source(config, topic, identity, f"topic {topic}", bounds=bounds)
