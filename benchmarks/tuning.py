@@ -5,8 +5,8 @@
 A file of events with 20 numeric features, 500 a minute, is replayed once with the configuration it
 has (windows of 5m, 1h and 2,000 events; verdicts are made and counted, as `driftline replay` does),
 then tuned with 200 configurations: once reading the events, and once more over the panes that the
-first run kept. Each side is a process of its own with one thread; the cost is its processor time, children
-and start included. Rounds alternate.
+first run kept. Each side is a process of its own with one thread; the cost is its processor time,
+its start included. Rounds alternate.
 """
 
 from __future__ import annotations

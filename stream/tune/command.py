@@ -20,12 +20,15 @@ from ..sources import file_rows
 from .candidates import grid
 from .incidents import read_incidents
 from .source import file_source, topic_source
+from .task import Task
 from .terminal import as_dict, show
-from .work import Task, Tuned, tune
+from .work import Tuned, tune
 from .write import write
 
 # What is bearable where neither the command line nor the configuration says it.
 BEARABLE: Final = "1 per 7d"
+# Columns of text where nobody says how many there are.
+WIDE: Final = 150
 STAGES: Final = {
     "read": "read the events",
     "look": "test every window",
@@ -80,9 +83,7 @@ def task_of(config: Config, model: ModelConfig, options: Options) -> Task:
     if options.input is not None:
         source = file_source(config, topic, options.input)
     else:
-        source = topic_source(
-            config, topic, since_ms=options.since_ms, until_ms=options.until_ms
-        )
+        source = topic_source(config, topic, since_ms=options.since_ms, until_ms=options.until_ms)
     rows: Rows | None = None
     if options.reference_rows is not None:
         rows = collect(model, file_rows(options.reference_rows))
@@ -139,5 +140,11 @@ def run(config: Config, model: ModelConfig, options: Options, err: Console) -> T
     if options.json:
         print(orjson.dumps(as_dict(tuned), option=orjson.OPT_INDENT_2).decode())
     else:
-        show(tuned, Console(), options.out, options.report)
+        show(tuned, _console(), options.out, options.report)
     return tuned
+
+
+def _console() -> Console:
+    """The terminal's, or in a pipe one as wide as the table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)

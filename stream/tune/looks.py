@@ -10,6 +10,7 @@ What is looked at, and when, is what a replay looks at: `tests/test_tune.py` com
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,10 @@ from ...detectors.base import Detector, Outcome
 from ...detectors.panes import OpenPane, Pane
 from ...detectors.profile import Profile
 from ...detectors.windows import Window, WindowBank, WindowSpec
+from ...schemas.units import TimeWindow
 from ..monitor import _too_few, _usable
+
+_STEP = math.log(1.05)
 
 Plan = Sequence[tuple[Detector, Sequence[int]]]
 # Called with each look that was made and what it came to: (window, detector, outcomes).
@@ -57,8 +61,8 @@ class Looker:
 
     Args:
         plan: (detector, indices of the features it tests). after_ms: windows that end at or before
-            it are moved on, not tested; None tests all. every: of the looks that are due after
-            that, each so manieth is made. witness: sees every outcome.
+            it are moved on, not tested, and what follows is looked at more and more seldom
+            (`spaced`); None makes every look. witness: sees every outcome.
     """
 
     def __init__(
@@ -71,11 +75,10 @@ class Looker:
         retention_ms: int,
         min_events: int,
         after_ms: int | None = None,
-        every: int = 1,
         witness: Witness | None = None,
     ) -> None:
         self.profile, self.plan, self.pane_ms = profile, plan, pane_ms
-        self.min_events, self.after_ms, self.every = min_events, after_ms, every
+        self.min_events, self.after_ms = min_events, after_ms
         self.bank = WindowBank(profile, windows, pane_ms, retention_ms)
         self._rows = {w.label: _Rows() for w in self.bank.windows}
         self._open: OpenPane | None = None
@@ -139,11 +142,11 @@ class Looker:
             self._closed_ms = end
 
     def _test(self, due: Sequence[Window], end_ms: int) -> None:
-        if self.after_ms is not None and (
-            end_ms <= self.after_ms
-            or (end_ms // self.pane_ms - self.after_ms // self.pane_ms) % self.every
-        ):
-            return
+        if self.after_ms is not None:
+            if end_ms <= self.after_ms:
+                return
+            n = end_ms // self.pane_ms - self.after_ms // self.pane_ms
+            due = [w for w in due if spaced(n) or _hops(w, self.pane_ms)]
         testable = [w for w in due if _too_few(w, self.min_events) is None]
         for window in due:
             rows = self._rows[window.label]
@@ -168,6 +171,22 @@ class Looker:
                 ]
                 if self._witness is not None:
                     self._witness(window, detector.name, usable)
+
+
+def _hops(window: Window, pane_ms: int) -> bool:
+    """Not due at every pane: each look at it counts."""
+    spec = window.spec
+    return isinstance(spec, TimeWindow) and (spec.hop_ms or pane_ms) > pane_ms
+
+
+def spaced(n: int) -> bool:
+    """Whether the n-th pane after an onset is looked at: each of the first 20, then such as lie 5 %
+    apart, so that a delay is known as well and a long stretch costs little.
+
+    >>> [n for n in range(1, 40) if not spaced(n)], sum(map(spaced, range(1, 10_001)))
+    ([25, 30, 33, 35, 38], 147)
+    """
+    return n <= 20 or int(math.log(n) / _STEP) != int(math.log(n - 1) / _STEP)
 
 
 def look(panes: Iterable[Pane], lookers: Iterable[Looker]) -> None:

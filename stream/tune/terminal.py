@@ -165,10 +165,11 @@ def show(tuned: Tuned, console: Console, out: Path | None, report: Path | None) 
     onsets = sorted({t.onset_ms for t in tuned.evidence.trials})
     if onsets:
         horizon = tuned.evidence.trials[0].horizon_ms
+        kinds = {t.injection.name for t in tuned.evidence.trials}
         say(
             f"drift put in at {', '.join(iso_ms(ms)[:16] for ms in onsets)}, one feature at a time, "
             f"with {about(horizon)} to see it: "
-            + "; ".join(i.text for i in INJECTIONS if any(t.injection is i for t in tuned.evidence.trials))
+            + "; ".join(i.text for i in INJECTIONS if i.name in kinds)
         )
     for note in tuned.notes:
         say(f"note: {note}")
@@ -225,13 +226,19 @@ def _table(tuned: Tuned) -> Table:
         c = s.candidate
         mark = ("★" if s.pareto else " ") + (" now" if c.current else "")
         level = ("≈ " if s.how == "empirical" else "") + c.level.label
-        cells = [f"{s.rank}", mark, c.pane, c.windows_label, c.detectors_label, level]
+        cells = [f"{s.rank}", mark, c.pane, c.windows_label, detectors_of(c, tuned), level]
         style = "bold green" if s.rank == 1 else None if s.bearable else "dim"
         table.add_row(*cells, *_figures(s, tuned), style=style)
     table.add_section()
     for name, s in (("always", tuned.always), ("never", tuned.never)):
         table.add_row("", "", "", f"({name} an alarm)", "", "", *_figures(s, tuned), style="dim")
     return table
+
+
+def detectors_of(candidate: Candidate, tuned: Tuned) -> str:
+    """A candidate's detectors that have something to test."""
+    kinds = dict.fromkeys(f.kind for f in tuned.task.reference.whole.features)
+    return ", ".join(dict.fromkeys(n for k in kinds for n in candidate.detectors_for(k)))
 
 
 def _figures(s: Score, tuned: Tuned) -> list[str]:

@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from ...detectors.base import plan_of
 from ...detectors.levels import Calibration
 from ...detectors.panes import Pane
-from ...detectors.profile import Kind, Profile
 from ...schemas.errors import ProfileError
-from ...schemas.units import FalseAlarms, iso_ms
-from ...schemas.verdict import unit_key
+from ...schemas.units import iso_ms
 from ..calibrate import keep_budget
-from ..config.document import Config, ModelConfig
-from ..fit import Rows
-from ..profiles import Budget, Reference
+from ..profiles import Budget
 from ..sources import Batch
-from .candidates import Candidate, Grid, all_detectors, all_windows
-from .evidence import AllLooks, Evidence, Span, Trial, quiet_parts, window_spans, zones_of
-from .incidents import Incident
-from .inject import INJECTIONS, drawn, injected
-from .looks import Looker, Plan, look
+from .candidates import Candidate, Grid
+from .evidence import AllLooks, Evidence, Span, quiet_parts, window_spans, zones_of
+from .looks import look
 from .score import Levels, Score, Scorer, ranked
-from .source import Source
 from .store import Kept, find, keep, key_of
-
-# Places at which drift is put in, and looks that are made at most after each, per window.
-ONSETS: Final = 3
-MOST_LOOKS: Final = 120
-# The time there is to see it, in lengths of the longest window.
-HORIZON: Final = 2.0
-
-Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be tuned, on what.
-
-    bearable: how often a false alarm is bearable; what the choice is made by. reference_rows: the
-    rows that the reference was fitted on, for calibration. calibrate: so many candidates with a
-    budget, at most. seed: of the drift that is put in.
-    """
-
-    config: Config
-    model: ModelConfig
-    reference: Reference
-    source: Source
-    grid: Grid
-    bearable: FalseAlarms
-    directory: Path
-    incidents: Sequence[Incident] = ()
-    reference_rows: Rows | None = None
-    events_per_hour: float | None = None
-    calibrate: int = 3
-    seed: int = 0
-    fresh: bool = False
+from .task import Progress, Task, lookers_of, plan_for, units_of
+from .trials import trials as put_in
 
 
 @dataclass(frozen=True)
@@ -136,46 +97,6 @@ def _panes(task: Task, progress: Progress) -> tuple[Kept, bool]:
     return made, True
 
 
-def units_of(reference: Reference) -> dict[str, Profile]:
-    """Unit key → its profile, the whole model first."""
-    whole = unit_key(reference.model, {})
-    keys = [whole, *(key for key in sorted(reference.units) if key != whole)]
-    return {key: reference.units[key][1] for key in keys}
-
-
-def plan_for(profile: Profile, candidates: Sequence[Candidate]) -> Plan:
-    """Every test that some candidate makes."""
-
-    def names(kind: Kind) -> tuple[str, ...]:
-        return all_detectors(candidates, kind)
-
-    return plan_of(profile, names)
-
-
-def lookers_of(
-    task: Task,
-    profile: Profile,
-    plan: Plan,
-    *,
-    after_ms: int | None = None,
-    every: Callable[[int], int] = lambda pane_ms: 1,
-) -> dict[int, Looker]:
-    """Pane length → who looks at the windows over such panes."""
-    return {
-        pane_ms: Looker(
-            profile,
-            plan,
-            pane_ms,
-            windows,
-            retention_ms=task.model.retention_ms,
-            min_events=task.model.min_events,
-            after_ms=after_ms,
-            every=every(pane_ms),
-        )
-        for pane_ms, windows in all_windows(task.grid.candidates).items()
-    }
-
-
 def _evidence(task: Task, kept: Kept, notes: list[str], progress: Progress) -> Evidence:
     units = units_of(task.reference)
     largest_ms = kept.largest_ms or 0
@@ -220,7 +141,7 @@ def _evidence(task: Task, kept: Kept, notes: list[str], progress: Progress) -> E
         )
     spans = window_spans(looks, task.grid.candidates)
     back_ms = max(int((own.end_ms - own.start_ms).max(initial=0)) for own in looks.values())
-    trials = list(_trials(task, kept, span, slices, back_ms, max(spans.values()), notes, progress))
+    trials = list(put_in(task, kept, span, slices, back_ms, max(spans.values()), notes, progress))
     return Evidence(
         units,
         plans,
@@ -231,75 +152,6 @@ def _evidence(task: Task, kept: Kept, notes: list[str], progress: Progress) -> E
         spans,
         task.config.alerts.resolve_after,
     )
-
-
-def onsets_of(span: Span, pane_ms: int, back_ms: int, longest_ms: int) -> tuple[list[int], int]:
-    """Where drift is put in, evenly over the quiet part, and how much time there is to see it.
-
-    Windows are full before, where that is possible, and the time after it is quiet.
-    """
-    horizon = int(HORIZON * longest_ms) // pane_ms * pane_ms
-    parts = [(max(a, span.start_ms + back_ms), b) for a, b in span.quiet]
-    if not any(b > a for a, b in parts):
-        parts = list(span.quiet)
-    longest = max((b - a for a, b in parts), default=0)
-    horizon = min(horizon, longest // 2 // pane_ms * pane_ms)
-    room = [(a, b - horizon - a) for a, b in parts if b - horizon - a > 0]
-    if horizon < 2 * pane_ms or not room:
-        return [], horizon
-    total = sum(length for _, length in room)
-    onsets = []
-    for k in range(ONSETS):
-        at = int(total * (2 * k + 1) / (2 * ONSETS))
-        for a, length in room:
-            if at < length:
-                onsets.append(-(-(a + at) // pane_ms) * pane_ms)
-                break
-            at -= length
-    return sorted(set(onsets)), horizon
-
-
-def _trials(
-    task: Task,
-    kept: Kept,
-    span: Span,
-    slices: Sequence[tuple[int, int]],
-    back_ms: int,
-    longest_ms: int,
-    notes: list[str],
-    progress: Progress,
-) -> Iterator[Trial]:
-    key, profile = next(iter(units_of(task.reference).items()))
-    onsets, horizon = onsets_of(span, kept.pane_ms, back_ms, longest_ms)
-    if not onsets and span.quiet:
-        notes.append("the quiet part is too short to put drift in")
-    plan = plan_for(profile, task.grid.candidates)
-    kinds = [(i, cases) for i in INJECTIONS if (cases := i.cases(profile))]
-    coarsest = max(c.pane_ms for c in task.grid.candidates)
-    for n, onset in enumerate(onsets):
-        before = list(kept.panes(key, profile, onset - back_ms - coarsest, onset))
-        after = list(kept.panes(key, profile, onset, onset + horizon))
-        if not after:
-            continue
-        values = drawn(profile, after, task.seed)
-        for k, (injection, cases) in enumerate(kinds):
-            concerned = {i for case in cases for i in case}
-            own = [(d, f) for d, f in plan if concerned & set(f)]
-            lookers = lookers_of(
-                task,
-                profile,
-                own,
-                after_ms=onset,
-                every=lambda pane_ms: -(-horizon // pane_ms // MOST_LOOKS),
-            )
-            look(before, lookers.values())
-            look(injected(injection, profile, values, task.seed), lookers.values())
-            found = {}
-            for pane_ms, looker in lookers.items():
-                looker.until(onset + horizon)
-                found |= {(pane_ms, label): own for label, own in looker.looks().items()}
-            yield Trial(injection, onset, horizon, cases, found)
-            progress("inject", (n + (k + 1) / len(kinds)) / len(onsets))
 
 
 def _calibrated_for(candidate: Candidate, budget: Budget | None, scorer: Scorer) -> bool:
