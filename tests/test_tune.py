@@ -92,16 +92,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """driftline.yaml, a reference, and eleven hours of events with an incident."""
     folder = tmp_path_factory.mktemp("tune")
     (folder / "driftline.yaml").write_text(CONFIG)
-    (folder / "reference.jsonl").write_bytes(_events(1500, 1, T0, 10_000))
-    (folder / "events.jsonl").write_bytes(_events(4000, 2, T0, 7_000, slice(3000, 3600)))
+    (folder / "reference.jsonl").write_bytes(_events(6000, 1, T0, 10_000))
+    (folder / "events.jsonl").write_bytes(_events(3500, 2, T0, 7_000, slice(2600, 3200)))
     os.utime(folder / "events.jsonl", (T0 / 1000 + 10**6,) * 2)
     config = load(folder / "driftline.yaml")
     model = config.models["fraud"]
     rows = collect(model, (folder / "reference.jsonl").read_bytes().splitlines())
     profiles.save(fit_rows(rows, {}).reference, model.reference)
     (folder / "incidents.csv").write_text(
-        f"start,end,name,features\n{T0 + 3000 * 7_000 + 3 * HOUR},"
-        f"{T0 + 3600 * 7_000 + 3 * HOUR},wrong unit,x\n"
+        f"start,end,name,features\n{T0 + 2600 * 7_000 + 3 * HOUR},"
+        f"{T0 + 3200 * 7_000 + 3 * HOUR},wrong unit,x\n"
     )
     return folder
 
@@ -493,8 +493,8 @@ def test_a_model_among_several_is_written_in_its_own_section(tuned: Tuned, tmp_p
 
 
 BAD_INCIDENTS = [
-    ("begin,end,name\n", ":1: column start is missing; begin the file"),
-    ("start,end,nmae\n", 'nmae": the columns are start, end, name, features; write name'),
+    ("begin,end,name\n", ':1: "begin,end,name": column start is missing; begin the file'),
+    ("start,end,nmae\n", '"nmae": the columns are start, end, name, features; write name'),
     ("start,end,name\nyesterday,2024-01-02,a\n", ':2: start: "yesterday": a time is ISO-8601'),
     ("start,end,name\n-1h,2024-01-02,a\n", ':2: start: "-1h": a time is ISO-8601'),
     ("start,end,name\n2024-01-03,2024-01-02,a\n", ':2: end: "2024-01-02": an incident ends after'),
@@ -614,6 +614,6 @@ def test_options_that_are_wrong_are_usage_errors(folder: Path) -> None:
         ({"bearable": "never"}, "--bearable 'never': false_alarms is a number per"),
     ):
         options = replace(OPTIONS, input=folder / "events.jsonl", **given)
-        with pytest.raises(ConfigError, match="") as raised:
+        with pytest.raises(ConfigError) as raised:
             task_of(config, model, options)
         assert said in str(raised.value)

@@ -24,7 +24,7 @@ from ..config.document import ModelConfig
 T = TypeVar("T")
 
 KINDS: Final = ("numeric", "categorical")
-ALPHAS: Final = (0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5, 1e-6)
+ALPHAS: Final = (0.1, 0.03, 0.01, 0.003, 0.001, 1e-4, 1e-5, 1e-6, 1e-8, 1e-12)
 # The most that are tried: each is scored in milliseconds, and nobody reads a longer table.
 MOST: Final = 20_000
 

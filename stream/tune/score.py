@@ -15,6 +15,7 @@ from .candidates import Candidate
 from .evidence import Evidence, Ints, Span, inside
 
 DAY_MS = 86_400_000
+Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
@@ -55,6 +56,7 @@ class Score:
     how: str
     episodes: tuple[tuple[int, int], ...]
     false_alarms: int
+    in_alarm: float
     incidents: tuple[Found, ...]
     injected: tuple[Injected, ...]
     lag: float
@@ -101,6 +103,7 @@ class Scorer:
         default_factory=dict
     )
     _lowest: dict[object, list[tuple[Ints, Floats]]] = field(default_factory=dict)
+    _last: dict[object, npt.NDArray[np.intp]] = field(default_factory=dict)
 
     def tests(self, candidate: Candidate) -> int:
         """Tests of one look at the whole model, all units, as the monitor counts them."""
@@ -140,6 +143,7 @@ class Scorer:
             how,
             episodes,
             false_alarms,
+            self._in_alarm(episodes),
             incidents,
             injected,
             sum(parts) / len(parts) if parts else math.nan,
@@ -171,7 +175,7 @@ class Scorer:
         lag = sum(parts) / len(parts) if parts else math.nan
         alarms = sum((b - a) // pane_ms for a, b in span.quiet)
         ok = alarms <= span.allowed(self.bearable)
-        return Score(candidate, 1.0, "always", (), alarms, incidents, injected, lag, ok, 0)
+        return Score(candidate, 1.0, "always", (), alarms, 1.0, incidents, injected, lag, ok, 0)
 
     def _of(
         self, candidate: Candidate, unit: str
@@ -208,9 +212,7 @@ class Scorer:
                 found += self._lowest.get(one, [])
         return found
 
-    def _fired(
-        self, candidate: Candidate, levels: Levels
-    ) -> list[tuple[Ints, npt.NDArray[np.bool_]]]:
+    def _fired(self, candidate: Candidate, levels: Levels) -> list[tuple[Ints, Bools]]:
         """As `_minima`, but whether any test of a look drifted."""
         found = []
         for unit in self.evidence.units:
@@ -226,7 +228,7 @@ class Scorer:
         return found
 
     def _episodes(
-        self, fired: Sequence[tuple[Ints, npt.NDArray[np.bool_]]], candidate: Candidate
+        self, fired: Sequence[tuple[Ints, Bools]], candidate: Candidate
     ) -> tuple[tuple[int, int], ...]:
         """Model-level alarms: from the first drifted look until every series that drifted has been
         quiet `resolve_after` times in a row, as the alert stage ends its alerts."""
@@ -264,6 +266,11 @@ class Scorer:
                     total += stands // length
         return total
 
+    def _in_alarm(self, episodes: Sequence[tuple[int, int]]) -> float:
+        span = self.evidence.span
+        both = [min(end, b) - max(start, a) for a, b in span.quiet for start, end in episodes]
+        return sum(ms for ms in both if ms > 0) / span.quiet_ms if span.quiet_ms else math.nan
+
     def _empirical(self, candidate: Candidate, budget: FalseAlarms) -> float:
         """The largest level, the same for all tests, within the budget on the quiet part.
 
@@ -297,12 +304,35 @@ class Scorer:
             return float(quiet[0]) * (1 - 1e-9)
         return float(quiet[low])
 
+    def _firing(self, candidate: Candidate, levels: Levels, unit: str, at_ms: int) -> Bools:
+        """(F,) the features of a unit whose alert is firing at a time: one of their tests drifted
+        in its last `resolve_after` looks."""
+        evidence = self.evidence
+        firing = np.zeros(len(evidence.units[unit].features), np.bool_)
+        for window in candidate.windows:
+            key = (unit, candidate.pane_ms, window.label)
+            looks = evidence.looks.get(key)
+            if looks is None:
+                continue
+            if (key, at_ms) not in self._last:
+                before = np.flatnonzero(looks.tested & (looks.end_ms <= at_ms))
+                self._last[key, at_ms] = before[-evidence.resolve_after :]
+            last = self._last[key, at_ms]
+            for detector, at, features in self._of(candidate, unit):
+                level = levels(unit, features, detector, window.label)
+                firing[features] |= (looks.p[detector][np.ix_(last, at)] <= level).any(axis=0)
+        return firing
+
     def _incidents(self, candidate: Candidate, levels: Levels) -> tuple[Found, ...]:
+        """An incident is seen when the alert of a feature begins that was not firing before it."""
         evidence = self.evidence
         found = []
         for incident in evidence.incidents:
             first: int | None = None
             for unit, profile in evidence.units.items():
+                told = ~self._firing(candidate, levels, unit, incident.start_ms)
+                if incident.features:
+                    told &= np.array([f.name in incident.features for f in profile.features])
                 for window in candidate.windows:
                     looks = evidence.looks.get((unit, candidate.pane_ms, window.label))
                     if looks is None:
@@ -310,20 +340,11 @@ class Scorer:
                     # The window holds some of the incident's time.
                     inside = (looks.start_ms < incident.end_ms) & (looks.end_ms > incident.start_ms)
                     for detector, at, features in self._of(candidate, unit):
-                        level = np.broadcast_to(
-                            levels(unit, features, detector, window.label), len(at)
-                        )
-                        keep = np.array(
-                            [
-                                not incident.features
-                                or profile.features[i].name in incident.features
-                                for i in features
-                            ]
-                        )
-                        p = looks.p[detector][inside][:, at[keep]]
-                        hit = np.flatnonzero((p <= level[keep]).any(axis=1))
-                        if len(hit):
-                            at_ms = int(looks.end_ms[inside][hit[0]])
+                        level = levels(unit, features, detector, window.label)
+                        hit = (looks.p[detector][inside][:, at] <= level) & told[features]
+                        rows = np.flatnonzero(hit.any(axis=1))
+                        if len(rows):
+                            at_ms = int(looks.end_ms[inside][rows[0]])
                             first = at_ms if first is None else min(first, at_ms)
             if first is None:
                 found.append(Found(None, 1.0))
@@ -334,11 +355,14 @@ class Scorer:
         return tuple(found)
 
     def _injected(self, candidate: Candidate, levels: Levels) -> tuple[Injected, ...]:
+        """A change is seen when the alert of its feature begins; one that was firing before cannot
+        tell of it."""
         evidence = self.evidence
         unit = next(iter(evidence.units))
         n_features = len(evidence.units[unit].features)
         delays: dict[str, list[float]] = {}
         shares: dict[str, list[float]] = {}
+        firing: dict[int, Bools] = {}
         for trial in evidence.trials:
             first = np.full(n_features, np.inf)
             for window in candidate.windows:
@@ -353,6 +377,9 @@ class Scorer:
                     hit = p[:, at] <= levels(unit, features, detector, window.label)
                     seen = np.where(hit.any(axis=0), after[hit.argmax(axis=0)], np.inf)
                     first[features] = np.minimum(first[features], seen)
+            if trial.onset_ms not in firing:
+                firing[trial.onset_ms] = self._firing(candidate, levels, unit, trial.onset_ms)
+            first[firing[trial.onset_ms]] = np.inf
             for case in trial.cases:
                 delay = float(first[list(case)].min())
                 late = not delay <= trial.horizon_ms

@@ -114,6 +114,7 @@ def _score(s: Score, tuned: Tuned) -> dict[str, Any]:
         "level": {"of_one_test": _number(s.level), "found_by": s.how, "tests": s.tests},
         "false_alarms_quiet": s.false_alarms,
         "false_alarms_per_day": _number(s.per_day(span)),
+        "in_alarm": _number(s.in_alarm),
         "run_time_ms": {"mean": _number(mean), "low": _number(low), "high": _number(high)},
         "lag": _number(s.lag),
         "incidents": [
@@ -212,6 +213,7 @@ def _table(tuned: Tuned) -> Table:
         ("level", "left"),
         ("false alarms", "right"),
         ("per day", "right"),
+        ("in alarm", "right"),
         *((("incidents", "right"), ("after", "right")) if tuned.evidence.incidents else ()),
         ("put in, seen", "right"),
         ("after", "right"),
@@ -245,6 +247,7 @@ def _figures(s: Score, tuned: Tuned) -> list[str]:
     found, cases = s.found_injected
     per_day = s.per_day(tuned.evidence.span)
     cells = [f"{s.false_alarms:,}", "–" if math.isnan(per_day) else f"{per_day:.3g}"]
+    cells.append("–" if math.isnan(s.in_alarm) else f"{s.in_alarm:.0%}")
     if s.incidents:
         seen = [f.delay_ms for f in s.incidents if f.delay_ms is not None]
         cells += [
@@ -290,8 +293,8 @@ def _conclude(tuned: Tuned, console: Console, out: Path | None, report: Path | N
         say(f"  one false alarm in {about(mean)} (95 %: {about(low)} to {about(high)})")
     if not best.candidate.current:
         say(
-            f"  now: {now.false_alarms:,} false alarms and a lag of {now.lag:.2f}; "
-            f"best: {best.false_alarms:,} and {best.lag:.2f}"
+            f"  now: {_n(now.false_alarms, 'false alarm')} ({now.in_alarm:.0%} of the quiet time), lag "
+            f"{now.lag:.2f}; best: {best.false_alarms:,} ({best.in_alarm:.0%}), lag {best.lag:.2f}"
         )
     if (budget := tuned.calibrated.get(best.candidate)) is not None:
         for unit, c in sorted(budget.units.items()):

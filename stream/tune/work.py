@@ -184,6 +184,14 @@ def _levels_of(budget: Budget | None, evidence: Evidence) -> Levels:
     return levels
 
 
+def levels_of_score(score: Score, tuned: Tuned) -> Levels:
+    """The levels that a score was made with."""
+    if (constant := score.level) is not None:
+        return lambda unit, features, detector, window: constant
+    budget = tuned.calibrated.get(score.candidate, tuned.task.reference.budget)
+    return _levels_of(budget, tuned.evidence)
+
+
 def _calibrate(
     task: Task, scorer: Scorer, best: Sequence[Score], notes: list[str], progress: Progress
 ) -> dict[Candidate, Budget]:
