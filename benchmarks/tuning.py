@@ -1,6 +1,6 @@
 """Benchmark (e): what trying hundreds of configurations costs, against one replay of the events.
 
-    python -m benchmarks.tuning [--events 1000000] [--json FILE]
+    python -m benchmarks.tuning [--events 1000000] [--rounds 1] [--work FOLDER] [--json FILE]
 
 A file of events with 20 numeric features, 500 a minute, is replayed once with the configuration it
 has (windows of 5m, 1h and 2,000 events; verdicts are made and counted, as `driftline replay` does),
@@ -88,15 +88,18 @@ def command(directory: Path, *arguments: str) -> dict[str, float]:
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{arguments[0]}: {cpu:.1f} s of processor time", file=sys.stderr, flush=True)
     return {"wall_s": time.perf_counter() - begun, "cpu_s": cpu}
 
 
-def run(n: int, rounds: int) -> dict[str, Any]:
+def run(n: int, rounds: int, work: Path | None) -> dict[str, Any]:
     options = [word for name, values in OPTIONS.items() for v in values for word in (name, v)]
     found: dict[str, list[dict[str, float]]] = {"replay": [], "tune": [], "tune again": []}
     with tempfile.TemporaryDirectory(prefix="driftline-tuning-") as place:
-        directory = Path(place)
-        size = make(directory, n)
+        directory = work or Path(place)
+        if not (directory / "events.jsonl").exists():
+            make(directory, n)
+        size = (directory / "events.jsonl").stat().st_size
         command(directory, "fit", "--input", "reference.jsonl")
         for _ in range(rounds):
             found["replay"].append(
@@ -133,9 +136,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--work", type=Path, help="a folder to leave the events in, or with them")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
-    found = run(given.events, given.rounds)
+    found = run(given.events, given.rounds, given.work)
     table = Table(
         title=f"{found['configurations']} configurations over {found['events']:,} events of "
         f"{N_FEATURES} features; panes kept: {found['kept_bytes'] / found['bytes']:.2f} of the events"
