@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from confluent_kafka.admin import NewTopic
 from stream_helpers import T0, python_json
 from typer.testing import CliRunner
 
@@ -18,7 +19,9 @@ from driftline.detectors import Columns, fit, summarize
 from driftline.schemas.errors import ConfigError, DriftlineError
 from driftline.schemas.units import parse_time_ms
 from driftline.stream import profiles
+from driftline.stream.broker.node import Broker
 from driftline.stream.cli import app
+from driftline.stream.clients import admin, producer
 from driftline.stream.config.document import load
 from driftline.stream.fit import collect, fit_rows
 from driftline.stream.replay import Replay
@@ -603,12 +606,92 @@ def test_the_command_prints_and_writes_the_same_bytes_twice(
     assert "wrong unit" in pages[0].decode()
 
 
+@pytest.mark.long
+def test_calibrated_levels_are_those_that_fit_finds(folder: Path, tmp_path: Path) -> None:
+    """The best candidate with a budget, calibrated here; its file, fitted and replayed, decides
+    alike."""
+    directory = tmp_path / "long"
+    directory.mkdir()
+    text = CONFIG.replace("segment_by: [country]\n", "").replace(", c: categorical, b: boolean", "")
+    (directory / "driftline.yaml").write_text(text)
+    for name in ("events.jsonl", "reference.jsonl"):
+        (directory / name).write_bytes((folder / name).read_bytes())
+    runner = CliRunner()
+    config = str(directory / "driftline.yaml")
+    rows = str(directory / "reference.jsonl")
+    assert runner.invoke(app, ["fit", "--config", config, "--input", rows]).exit_code == 0
+    out = directory / "tuned.yaml"
+    arguments = ["tune", "--config", config, "--input", str(directory / "events.jsonl"), "--json"]
+    arguments += ["--panes", "10m", "--windows", "30m", "--detectors", "ks"]
+    arguments += ["--budgets", "1 per 5000 events", "--reference-rows", rows, "--out", str(out)]
+    result = runner.invoke(app, arguments, catch_exceptions=False)
+    data = orjson.loads(result.stdout)
+    [best] = [c for c in data["candidates"] if c["level"]["found_by"] == "calibrated"]
+    assert best["calibration"]["fraud"]["asked"] == 5_000
+    loaded = load(directory / "driftline.yaml").models["fraud"]
+    [candidate] = [
+        c
+        for c in grid(
+            loaded,
+            panes=("10m",),
+            windows=("30m",),
+            detector_sets=("ks",),
+            budgets=("1 per 5000 events",),
+        ).candidates
+        if not c.current
+    ]
+    write(directory / "driftline.yaml", loaded, candidate, out)
+    assert runner.invoke(app, ["fit", "--config", str(out), "--input", rows]).exit_code == 0
+    ends = [v["window"]["end"] for v in _replayed(directory, out) if v["drifted"]]
+    assert bool(ends) == bool(best["episodes"])
+    assert best["episodes"][0][0] == min(ends)
+
+
+def test_a_topic_is_known_by_its_id_and_offsets(
+    tuned: Tuned, folder: Path, kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    """Three partitions, read in whatever order: the result is that of the file, since no event is
+    late there either; and more messages, or the same ones in another topic, are other events."""
+    topic = f"{topic_prefix}-in"
+    config = load(
+        folder / "driftline.yaml",
+        overrides={
+            "kafka": {"bootstrap.servers": kafka.bootstrap_servers},
+            "input": {"topic": topic},
+            "allowed_lateness": "30s",
+        },
+    )
+    client = admin(config)
+    client.create_topics([NewTopic(topic, 3, 1)])[topic].result(20)
+    writer = producer(config)
+    for i, value in enumerate((folder / "events.jsonl").read_bytes().splitlines()):
+        writer.produce(topic, value, partition=i % 3)
+    writer.flush(30)
+    model = config.models["fraud"]
+    options = replace(OPTIONS, keep=tmp_path, panes=("30m",), windows=("1h",), detectors=("ks",))
+    task = task_of(config, model, options)
+    assert key_of(task_of(config, model, options).source, model, task.reference) == key_of(
+        task.source, model, task.reference
+    )
+    ours = tune(task)
+    again = tune(task_of(config, model, options))
+    assert ours.read
+    assert not again.read
+    from_file = tune(task_of(config, model, replace(options, input=folder / "events.jsonl")))
+    assert [s.episodes for s in ours.scores] == [s.episodes for s in from_file.scores]
+    assert [s.injected for s in ours.scores] == [s.injected for s in from_file.scores]
+    writer.produce(topic, b"{}", partition=0)
+    writer.flush(30)
+    grown = task_of(config, model, options)
+    assert key_of(grown.source, model, task.reference) != key_of(task.source, model, task.reference)
+
+
 def test_options_that_are_wrong_are_usage_errors(folder: Path) -> None:
     config = load(folder / "driftline.yaml")
     model = config.models["fraud"]
     for given, said in (
         ({"panes": ("5",)}, "--panes '5': a duration"),
-        ({"windows": ("1h,1h",)}, "--windows '1h,1h': 1h is listed twice"),
+        ({"windows": ("1h,60m",)}, "--windows '1h,60m': 60m is listed twice"),
         ({"detectors": ("kss",)}, "--detectors 'kss': there is no detector 'kss'"),
         ({"budgets": ("often",)}, "--budgets 'often': false_alarms is a number per"),
         ({"bearable": "never"}, "--bearable 'never': false_alarms is a number per"),

@@ -16,10 +16,7 @@
     },
   };
   const coarse = matchMedia("(pointer: coarse)").matches;
-  const config = {
-    responsive: true, displaylogo: false,
-    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
-  };
+  const config = { responsive: true, displayModeBar: false };
   const draw = (area) => {
     if (area.dataset.drawn) return;
     area.dataset.drawn = "yes";

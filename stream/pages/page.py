@@ -41,11 +41,12 @@ def page(
     facts: Sequence[tuple[str, str]],
     sections: Sequence[Section],
     footer: str = "",
+    style: str = "",
 ) -> str:
     """The whole document.
 
     title, subtitle, footer: plain text. facts: (name, value) pairs of plain text, shown in a grid
-    below the title; pairs with an empty value are left out.
+    below the title; pairs with an empty value are left out. style: CSS behind the common one.
 
     Raises:
         DriftlineError: jinja2 or plotly is not installed.
@@ -60,12 +61,22 @@ def page(
             facts=[(name, value) for name, value in facts if value],
             sections=sections,
             footer=footer,
-            css=_text("page.css"),
+            css=_text("page.css") + style,
             script=_text("page.js") if MARK in body else "",
             plotly=plotly_source() if MARK in body else "",
             version=_version(),
         )
     )
+
+
+def require() -> None:
+    """Whether pages can be made here; to be asked before long work.
+
+    Raises:
+        DriftlineError: jinja2 or plotly is not installed.
+    """
+    _environment()
+    plotly_source()
 
 
 def html(template: str, **values: Any) -> str:

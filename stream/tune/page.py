@@ -269,13 +269,15 @@ def _timeline(tuned: Tuned, s: Score) -> str:
         "yaxis": {"autorange": "reversed", "automargin": True, "type": "category"},
         "shapes": shapes,
     }
-    said = f"{len(s.episodes)} alarms of the model"
+    n = len(s.episodes)
+    said = f"{n} alarm{'' if n == 1 else 's'} of the model"
     drifted = ", ".join(name for name, _ in rows[1:])
     return figure_html(
         {"data": data, "layout": layout},
         label=f"{s.candidate.label}: {said}; features that drifted: {drifted or 'none'}",
         height_px=90 + 22 * len(rows),
-        caption=f"{said}, {s.false_alarms} counted as false.",
+        caption=f"{said}; on the quiet part {s.false_alarms} are counted as false, and again for each "
+        "longest window that one stands.",
     )
 
 

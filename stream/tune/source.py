@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...schemas.errors import DriftlineError
+from confluent_kafka import KafkaException, TopicCollection
+
+from ...schemas.errors import DriftlineError, TopicError
+from ..clients import admin
 from ..config.document import Config
 from ..sources import Batch, file_batches, read_bounds, topic_bounds
 
@@ -61,12 +64,16 @@ def topic_source(
     Raises:
         TopicError: the topic does not exist, or the range is empty of messages.
     """
-    from confluent_kafka import TopicCollection
-
-    from ..clients import admin
-
     bounds = topic_bounds(config, topic, since_ms=since_ms, until_ms=until_ms)
-    described = admin(config).describe_topics(TopicCollection([topic]))[topic].result(15)
+    client = admin(config)  # kept: without it the answer never comes
+    try:
+        described = client.describe_topics(TopicCollection([topic]))[topic].result(15)
+    except KafkaException as error:
+        raise TopicError(
+            f"topic {topic!r}: Kafka does not say its id ({error.args[0].str()}); the client must "
+            "be allowed to describe it",
+            retry=True,
+        ) from error
     identity = {
         "topic": topic,
         "topic_id": str(described.topic_id),

@@ -17,6 +17,8 @@ from .work import Tuned
 
 # Rows of the table in the terminal; --json and --report have all.
 SHOWN: Final = 15
+# Share of the quiet time in alarm from which on the reference is to blame.
+CONSTANT: Final = 0.5
 
 
 def about(ms: float | None) -> str:
@@ -282,6 +284,12 @@ def _conclude(tuned: Tuned, console: Console, out: Path | None, report: Path | N
             f"({tuned.task.bearable.label}); this one had the fewest, {best.false_alarms:,}. If most "
             "of the time looks like drift, the reference is not like the stream: fit it on a time "
             "that is, name incidents with --incidents, or try levels such as --budgets 1e-9"
+        )
+    if best.in_alarm > CONSTANT:
+        say(
+            f"  it would be in alarm for {best.in_alarm:.0%} of the quiet time: the reference is not "
+            "like the stream, and what is in alarm cannot tell of more; fit the reference on a time "
+            "that is like it"
         )
     mean, low, high = best.run_time_ms(span)
     if mean is None:
