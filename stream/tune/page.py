@@ -198,7 +198,9 @@ def _trade_off(tuned: Tuned) -> str:
             "marker": {"symbol": "circle-open", "size": 14, "color": ALARM, "line": {"width": 2}},
         }
     )
-    highest = max(none, *(s.per_day(span) for s in (*tuned.scores, tuned.always) if span.quiet_ms))
+    highest = max(
+        [none, *(s.per_day(span) for s in (*tuned.scores, tuned.always) if span.quiet_ms)]
+    )
     powers = range(math.ceil(math.log10(none)), math.floor(math.log10(highest)) + 1)
     layout = {
         "xaxis": {

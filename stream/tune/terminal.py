@@ -292,14 +292,16 @@ def _conclude(tuned: Tuned, console: Console, out: Path | None, report: Path | N
             "that is like it"
         )
     mean, low, high = best.run_time_ms(span)
-    if mean is None:
+    if not span.quiet_ms:
+        say("  without a quiet part nothing is known of its false alarms")
+    elif mean is None:
         say(
             f"  no false alarm in {about(span.quiet_ms)}: with 95 % confidence one in {about(low)} "
             "or more"
         )
     else:
         say(f"  one false alarm in {about(mean)} (95 %: {about(low)} to {about(high)})")
-    if not best.candidate.current:
+    if not best.candidate.current and span.quiet_ms:
         say(
             f"  now: {_n(now.false_alarms, 'false alarm')} ({now.in_alarm:.0%} of the quiet time), lag "
             f"{now.lag:.2f}; best: {best.false_alarms:,} ({best.in_alarm:.0%}), lag {best.lag:.2f}"
