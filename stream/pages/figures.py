@@ -17,8 +17,8 @@ import orjson
 
 from ...schemas.errors import DriftlineError
 
-# Okabe & Ito (2008), without those too pale for white or too dark for black.
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8a6d00", "#56B4E9")
+# After Okabe & Ito (2008): made a little paler or darker where white or black needs it.
+COLOURS: Final = ("#1F82C4", "#D55E00", "#009E73", "#CC79A7", "#8a6d00", "#56B4E9")
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS: Final = ("circle", "square", "triangle-up", "diamond", "x", "cross")
 ALARM: Final = "#D55E00"

@@ -42,10 +42,10 @@
       folded.push(d);
       d.open = true;
     });
-    // 680 px: the text width of a printed A4 or letter page.
+    // 680 px: the text width of a printed A4 or letter page; beside a drawing, its larger part.
     areas.forEach((area) => {
       draw(area);
-      Plotly.relayout(area, { width: Math.min(680, area.clientWidth || 680) });
+      Plotly.relayout(area, { width: area.closest(".panels") ? 385 : 680 });
     });
   });
   addEventListener("afterprint", () => {
