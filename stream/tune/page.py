@@ -15,7 +15,7 @@ from ..pages.figures import ALARM, COLOURS, NEUTRAL, SYMBOLS, figure_html, plain
 from ..pages.page import Section, choices, html, page, table
 from .evidence import Ints
 from .inject import INJECTIONS
-from .score import Score
+from .results import Score
 from .terminal import about, detectors_of
 from .work import Tuned, levels_of_score
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from ...schemas.units import format_duration, iso_ms
 from .candidates import Candidate
 from .inject import INJECTIONS
-from .score import Score
+from .results import Score
 from .work import Tuned
 
 # Rows of the table in the terminal; --json and --report have all.

@@ -18,7 +18,8 @@ from ..sources import Batch
 from .candidates import Candidate, Grid
 from .evidence import AllLooks, Evidence, Span, quiet_parts, window_spans, zones_of
 from .looks import look
-from .score import Levels, Score, Scorer, ranked
+from .results import Score, ranked
+from .score import Levels, Scorer
 from .store import Kept, find, keep, key_of
 from .task import Progress, Task, lookers_of, plan_for, units_of
 from .trials import trials as put_in
