@@ -622,7 +622,7 @@ def test_calibrated_levels_are_those_that_fit_finds(folder: Path, tmp_path: Path
     assert runner.invoke(app, ["fit", "--config", config, "--input", rows]).exit_code == 0
     out = directory / "tuned.yaml"
     arguments = ["tune", "--config", config, "--input", str(directory / "events.jsonl"), "--json"]
-    arguments += ["--panes", "10m", "--windows", "30m", "--detectors", "ks"]
+    arguments += ["--panes", "10m", "--windows", "300 events", "--detectors", "ks"]
     arguments += ["--budgets", "1 per 5000 events", "--reference-rows", rows, "--out", str(out)]
     result = runner.invoke(app, arguments, catch_exceptions=False)
     data = orjson.loads(result.stdout)
@@ -634,7 +634,7 @@ def test_calibrated_levels_are_those_that_fit_finds(folder: Path, tmp_path: Path
         for c in grid(
             loaded,
             panes=("10m",),
-            windows=("30m",),
+            windows=("300 events",),
             detector_sets=("ks",),
             budgets=("1 per 5000 events",),
         ).candidates
