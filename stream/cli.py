@@ -464,6 +464,81 @@ def report(
 
 
 @app.command()
+def tune(
+    config: ConfigOption = DEFAULT_CONFIG,
+    input: Annotated[
+        Path | None, typer.Option(help="A JSONL, CSV or Parquet file instead of the topic.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="First Kafka time of the range.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the range, not included.")] = None,
+    incidents: Annotated[
+        Path | None, typer.Option(help="Known incidents, CSV: start,end,name[,features].")
+    ] = None,
+    panes: Annotated[list[str] | None, typer.Option(help="A pane to try; repeat for more.")] = None,
+    windows: Annotated[
+        list[str] | None, typer.Option(help="Windows to try together, as 5m,1h; repeat for more.")
+    ] = None,
+    detectors: Annotated[
+        list[str] | None, typer.Option(help="Detectors to try together; repeat for more.")
+    ] = None,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(help="A level to try: 0.001 (alpha) or 1 per 30d; repeat for more."),
+    ] = None,
+    bearable: Annotated[
+        str | None,
+        typer.Option(help="How often a false alarm is bearable: the choice. Default 1 per 7d."),
+    ] = None,
+    reference_rows: Annotated[
+        Path | None, typer.Option(help="The file the reference was fitted on, to calibrate.")
+    ] = None,
+    events_per_hour: Annotated[
+        float | None, typer.Option(min=1e-9, help="The model's rate, as for `fit`.")
+    ] = None,
+    calibrate: Annotated[int, typer.Option(min=0, help="So many of the best, at most.")] = 3,
+    keep: Annotated[
+        Path | None, typer.Option(help="Where panes are kept. Default .driftline/panes.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Read the events again.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drift that is put in.")] = 0,
+    model: Annotated[str | None, typer.Option(help="Which model of the file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the best configuration.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Try hundreds of configurations over one pass of a bounded range, and rank them."""
+    from .tune.command import Options, run
+
+    loaded = _load(config)
+    chosen = _models(loaded, model)
+    if len(chosen) > 1:
+        raise typer.BadParameter(
+            f"the file has several models ({', '.join(chosen)}); choose with --model"
+        )
+    options = Options(
+        input,
+        _time(since),
+        _time(until),
+        incidents,
+        panes or (),
+        windows or (),
+        detectors or (),
+        budgets or (),
+        bearable,
+        reference_rows,
+        events_per_hour,
+        calibrate,
+        keep,
+        fresh,
+        seed,
+        out,
+        report,
+        json,
+    )
+    run(loaded, loaded.models[chosen[0]], options, err)
+
+
+@app.command()
 def tail(
     what: Annotated[TailTopic, typer.Argument(help="Verdicts or alerts.")],
     config: ConfigOption = DEFAULT_CONFIG,

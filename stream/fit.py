@@ -23,10 +23,11 @@ class Rows:
     """Reference rows as columns, collected from events.
 
     refused: events that are none, with the first reasons. times_ms: event times, None where a row
-    does not tell it; empty without `false_alarms`, since only a calibration needs them.
+    does not tell it; empty unless `timed`, since only a calibration needs them.
     """
 
     model: ModelConfig
+    timed: bool = False
     n: int = 0
     others: int = 0
     refused: int = 0
@@ -49,7 +50,7 @@ class Rows:
                 return
             row = self._features(event)
             segment = [self._segment(event, name) for name in self.model.segment_by]
-            time_ms = self._time(event) if self.model.false_alarms else None
+            time_ms = self._time(event) if self.timed else None
         except EventError as error:
             self.refused += 1
             if len(self.reasons) < 5:
@@ -61,7 +62,7 @@ class Rows:
                 column = self.columns[name] = [None] * self.n
             column.append(item)
         self.n += 1
-        if self.model.false_alarms:
+        if self.timed:
             self.times_ms.append(time_ms)
         for column in self.columns.values():
             if len(column) < self.n:
@@ -269,9 +270,18 @@ def _classes(column: Sequence[Any]) -> bool:
     return len(distinct) <= _MOST_CLASSES and all(float(v).is_integer() for v in distinct)
 
 
-def collect(model: ModelConfig, values: Iterable[bytes | None], limit: int | None = None) -> Rows:
-    """Rows from messages, at most `limit` of the model's events."""
-    rows = Rows(model)
+def collect(
+    model: ModelConfig,
+    values: Iterable[bytes | None],
+    limit: int | None = None,
+    *,
+    timed: bool | None = None,
+) -> Rows:
+    """Rows from messages, at most `limit` of the model's events.
+
+    timed: whether to keep event times; None where the model has a budget of false alarms.
+    """
+    rows = Rows(model, timed=model.false_alarms is not None if timed is None else timed)
     if limit is not None and limit < 1:
         raise DriftlineError(f"--events is {limit}; a reference needs at least 1 event")
     for value in values:

@@ -47,6 +47,35 @@ class Batch:
     total: int
 
 
+def topic_bounds(
+    config: Config, topic: str, *, since_ms: int | None = None, until_ms: int | None = None
+) -> dict[int, tuple[int, int]]:
+    """Partition → [start, end) of the offsets whose Kafka timestamps lie in [since, until), up to
+    what the topic holds now.
+
+    Raises:
+        TopicError: the topic does not exist, or the range is empty of messages.
+    """
+    reader = consumer(config)
+    try:
+        bounds: dict[int, tuple[int, int]] = {}
+        for p in range(partition_count(config, topic)):
+            low, high = reader.get_watermark_offsets(TopicPartition(topic, p), timeout=15)
+            start = _offset_at(reader, topic, p, since_ms, low, high)
+            end = _offset_at(reader, topic, p, until_ms, high, high)
+            bounds[p] = (start, end)
+    finally:
+        reader.close()
+    if sum(max(0, end - start) for start, end in bounds.values()) == 0:
+        said = "".join(
+            f" {word} {iso_ms(ms)}"
+            for word, ms in (("since", since_ms), ("until", until_ms))
+            if ms is not None
+        )
+        raise TopicError(f"topic {topic!r} holds no messages{said}; nothing to read")
+    return bounds
+
+
 def topic_range(
     config: Config, topic: str, *, since_ms: int | None = None, until_ms: int | None = None
 ) -> Iterator[Batch]:
@@ -56,23 +85,19 @@ def topic_range(
     Raises:
         TopicError: the topic does not exist, or the range is empty of messages.
     """
-    n = partition_count(config, topic)
+    yield from read_bounds(
+        config, topic, topic_bounds(config, topic, since_ms=since_ms, until_ms=until_ms)
+    )
+
+
+def read_bounds(
+    config: Config, topic: str, bounds: Mapping[int, tuple[int, int]]
+) -> Iterator[Batch]:
+    """The messages of a topic between offsets, as `topic_bounds` found them."""
+    n = len(bounds)
+    total = sum(max(0, end - start) for start, end in bounds.values())
     reader = consumer(config, own={"enable.partition.eof": True})
     try:
-        bounds: dict[int, tuple[int, int]] = {}
-        for p in range(n):
-            low, high = reader.get_watermark_offsets(TopicPartition(topic, p), timeout=15)
-            start = _offset_at(reader, topic, p, since_ms, low, high)
-            end = _offset_at(reader, topic, p, until_ms, high, high)
-            bounds[p] = (start, end)
-        total = sum(max(0, end - start) for start, end in bounds.values())
-        if total == 0:
-            said = "".join(
-                f" {word} {iso_ms(ms)}"
-                for word, ms in (("since", since_ms), ("until", until_ms))
-                if ms is not None
-            )
-            raise TopicError(f"topic {topic!r} holds no messages{said}; nothing to read")
         ended = {p for p, (start, end) in bounds.items() if start >= end}
         reader.assign([TopicPartition(topic, p, s) for p, (s, _) in bounds.items()])
         reader.pause([TopicPartition(topic, p) for p in ended])
