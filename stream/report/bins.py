@@ -26,6 +26,7 @@ from ...detectors.profile import (
     NumericProfile,
     Profile,
 )
+from ...detectors.vectors import VectorProfile
 
 BINS: Final = 36
 """Bins of a numeric feature between its smallest and largest reference value, about."""
@@ -89,7 +90,15 @@ class ProfileBins:
 
 
 def bins_of(f: FeatureProfile) -> Bins:
-    return _numeric(f) if isinstance(f, NumericProfile) else _categorical(f)
+    if isinstance(f, NumericProfile):
+        return _numeric(f)
+    if isinstance(f, VectorProfile):
+        # Where vectors lie cannot be drawn on an axis; how many there are can.
+        reference = np.array([f.n, f.missing], np.int64)
+        return Bins(
+            ("with a vector", "missing"), 1, 1, None, None, reference, np.arange(2, dtype="i4")
+        )
+    return _categorical(f)
 
 
 def _numeric(f: NumericProfile) -> Bins:

@@ -5,11 +5,13 @@ The life of an alert is that of the alert stage: the same `lifecycle.step` is as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..alert.lifecycle import CRITICAL_SD, CRITICAL_SHARE, Row, key_of, step
+from ..alert.lifecycle import Row, key_of, step
+from ..look import magnitude
 
 MOST: Final = 500
 """Episodes kept: the strongest. The number of all of them is known all the same."""
@@ -19,11 +21,8 @@ Parsed = Mapping[str, Any]
 
 def strength(verdict: Parsed) -> float:
     """The effect as a multiple of what makes an alert critical, signed; 0 where it is not known."""
-    effect = verdict["effect"]
-    if effect is None or effect["value"] is None:
-        return 0.0
-    bound = CRITICAL_SD if effect["kind"] == "mean_shift" else CRITICAL_SHARE
-    return float(effect["value"]) / bound
+    size = magnitude(verdict["effect"])
+    return math.copysign(size, verdict["effect"]["value"]) if size else 0.0
 
 
 @dataclass(slots=True)
