@@ -34,12 +34,12 @@ DEFAULT_ERT_WINDOWS: Final = 20
 DEFAULT_WINDOWS: Final = (50, 200, 800)
 # Standard deviations from the reference's mean that a group's members are cut off at.
 _FURTHEST: Final = 1e9
-# Looks that thresholds are simulated with, about a minute's work; and the streams they are shared
+# Looks that thresholds are simulated with, about half a minute's work; and the streams they are shared
 # out among, at least and at most.
-_LOOKS: Final = 3e6
+_LOOKS: Final = 1e6
 _STREAMS: Final = (150, 1_000)
 # Beyond it thresholds follow from those simulated for it and for a quarter of it.
-_LONGEST_ERT: Final = 20_000.0
+_LONGEST_ERT: Final = 5_000.0
 
 
 @dataclass(frozen=True, slots=True)

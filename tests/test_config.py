@@ -287,7 +287,7 @@ topics: {partitions: 0, replication_factor: 0}
 input: {topic: "a b", format: avro, fields: {id: uuid, ts: 7}}
 pane: 1:30
 windows: [5 minutes, 1h, 60m, {size: 1h, hop: 2h}]
-features: {amount: number, score: numeric, note: text}
+features: {amount: number, score: numeric, note: {kind: text, share: 2}}
 detectors: {numeric: [kss], categorical: [ks]}
 alpha: 2
 colour: red
@@ -310,7 +310,7 @@ colour: red
         (6, "windows[3]"),
         (7, "features.amount"),
         (7, "features.score"),
-        (7, "features.note"),
+        (7, "features.note.share"),
         (8, "detectors.numeric[0]"),
         (8, "detectors.categorical[0]"),
         (9, "alpha"),

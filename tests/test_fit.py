@@ -483,4 +483,4 @@ def test_a_reference_must_suit_the_configuration(tmp_path: Path) -> None:
     with fsspec.open("memory://a/b/profile.json") as file:
         assert json.load(file)["model"] == "fraud"
     with pytest.raises(ConfigError):
-        config_of(tmp_path, features={"x": "vector"})
+        config_of(tmp_path, features={"x": "tensor"})

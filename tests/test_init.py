@@ -597,7 +597,9 @@ def letters(n: int) -> str:
         ("price", [f"{i / 3:.4f}" for i in range(30)], None),  # numbers as text
         ("signed_up_at", ["2025-01-14T10:00:00Z", "2025-01-15T10:00:00Z"], None),
         ("updated_at", [NOW, NOW + 1], None),
-        ("vec", [[0.1, 0.2]], None),
+        ("vec", [[0.1, 0.2]], "vector"),
+        ("vec", [[0.1, 0.2], [0.3]], None),
+        ("list", [["a", "b"]], None),
         ("mixed", [1, "a"], None),
         ("mixed", [True, 0.5], None),
         ("object", [{"a": 1}, 2], None),

@@ -102,6 +102,9 @@ def effect(verdict: Mapping[str, Any]) -> str:
         if verdict["detector"] == "missing_rate":
             return f"{_verb(before, after)} {shares}"
         return f": share of {verdict['feature']} {found['category']} went {shares}"
+    if found["kind"] == "similarity_shift":
+        verb = _verb(before, after)
+        return f": similarity to the reference {verb} from {number(before)} to {number(after)}"
     if found["kind"] == "distance":
         return f"moved away by {number(value)} {found['unit']} ({number(after)})"
     span = f"({number(before)} → {number(after)})"

@@ -252,7 +252,7 @@ def sentence(alert: Alert) -> Text:
         when = wording.moment(alert.ends_at or alert.starts_at)
         return Text.assemble((" ✓ ", QUIET), (feature, "bold"), f" is back to January since {when}")
     # What the test decided on stands in the table.
-    summary = alert.summary.rpartition("; ")[0] or alert.summary
+    summary = (alert.summary.rpartition("; ")[0] or alert.summary).partition(", since ")[0]
     for words, shorter in (
         (f" of model {alert.model}", ""),
         (" reference standard deviations", " sd"),
