@@ -42,7 +42,7 @@ from driftline.stream.clients import ensure_topics
 from driftline.stream.config.document import Config, load
 
 RESOLVE_AFTER = 2
-WAIT_S = 60.0
+WAIT_S = 180.0
 CONFIG = """
 kafka: {{bootstrap.servers: "{servers}", session.timeout.ms: 2000, heartbeat.interval.ms: 500}}
 group: {prefix}

@@ -22,7 +22,7 @@ from driftline.stream.clients import ensure_topics
 from driftline.stream.config.document import Config, load
 from driftline.stream.tail import tail
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 CONFIG = """
 kafka: {{bootstrap.servers: "{servers}"}}
 topics: {{prefix: {prefix}, partitions: 2}}
