@@ -38,7 +38,12 @@ kafka: {{bootstrap.servers: "{servers}"}}
 group: {prefix}
 topics: {{prefix: {prefix}, partitions: 3}}
 models:
-  fraud: {{reference: ./reference-fraud}}
+  fraud:
+    reference: ./reference-fraud
+    features:
+      amount: numeric
+      merchant: categorical
+      vec: {{kind: vector, windows: [30 events, 90 events], ert: 150 events, sample: 25}}
   churn: {{reference: ./reference-churn, segment_by: [country]}}
 input: {{topic: inference}}
 pane: 10s
@@ -59,6 +64,7 @@ def event(rng: np.random.Generator, i: int, ms: int, shift: float) -> dict[str, 
         "features": {
             "amount": None if rng.random() < 0.03 else round(float(rng.normal(shift)), 3),
             "merchant": str(rng.choice(merchants)),
+            "vec": None if rng.random() < 0.03 else rng.normal(shift, 1, 4).round(3).tolist(),
         },
         "segment": {"country": "ES" if rng.random() < 0.5 else "FR"},
     }
