@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ from rich.console import Console
 from ..schemas.errors import DriftlineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .config.document import Config
 
@@ -181,41 +181,39 @@ def fit(
         _show_fit(result)
 
 
-def _fitted(model: Any, rows: Any, source: Any, events_per_hour: float | None) -> Any:
-    """The reference of a model; texts are embedded under a progress bar."""
+@contextmanager
+def _bars(verb: str) -> Iterator[Callable[[str, float], None]]:
+    """What is called with a name and the share of it that is done; a progress bar for each name."""
     from rich.progress import Progress
 
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, done: float) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(f"{verb} {name}", total=1.0)
+            bar.update(tasks[name], completed=done)
+
+        yield show
+
+
+def _fitted(model: Any, rows: Any, source: Any, events_per_hour: float | None) -> Any:
+    """The reference of a model; texts are embedded under a progress bar."""
     from .calibrate import budget_events
     from .fit import fit_rows
 
     budget = None
     if model.false_alarms is not None and model.vectors:
         budget = budget_events(rows, events_per_hour)
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(name: str, done: float) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(f"embed {name}", total=1.0)
-            bar.update(tasks[name], completed=done)
-
+    with _bars("embed") as show:
         return fit_rows(rows, source, budget_events=budget, progress=show)
 
 
 def _calibrated(reference: Any, rows: Any, events_per_hour: float | None) -> Any:
     """The reference with the levels that keep the model's budget of false alarms."""
-    from rich.progress import Progress
-
     from .calibrate import keep_budget
 
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(unit: str, done: float) -> None:
-            if unit not in tasks:
-                tasks[unit] = bar.add_task(f"calibrate {unit}", total=1.0)
-            bar.update(tasks[unit], completed=done)
-
+    with _bars("calibrate") as show:
         return keep_budget(reference, rows, events_per_hour=events_per_hour, progress=show)
 
 

@@ -94,15 +94,16 @@ class Embedding:
         found: dict[str, Raw] = {}
         refused: dict[int, EventError] = {}
         for f in self.features:
-            if f.spec.kind == "group":
-                raw, errors = _group(matrix(f.spec.members)), []
+            if f.spec.kind == "text":
+                # Those outside the share are not even embedded.
+                raw, errors = self._texts(f, column(f.name), ids, pulse)
             elif f.spec.kind == "vector":
                 raw, errors = lists(column(f.name), f.dimension_in, f.name)
+                raw = _shared(raw, ids, f.spec.share)
             else:
-                raw, errors = self._texts(f, column(f.name), ids, pulse)
-            share = taken(picked(ids, raw.at), f.spec.share)
-            # Texts outside the share were not embedded; here it holds for the others.
-            found[f.name] = raw if share.all() else _chosen(raw, share)
+                raw, errors = _group(matrix(f.spec.members)), []
+                raw = _shared(raw, ids, f.spec.share)
+            found[f.name] = raw
             for i, error in errors:
                 refused.setdefault(i, error)
         return found, sorted(refused.items())
@@ -206,8 +207,9 @@ def _group(matrix: npt.NDArray[np.float64]) -> Raw:
     return Raw(present, at, np.ascontiguousarray(matrix.T[at], np.float32))
 
 
-def _chosen(raw: Raw, chosen: npt.NDArray[np.bool_]) -> Raw:
-    texts = raw.texts
-    if texts is not None:
-        texts = [t for t, keep in zip(texts, chosen.tolist(), strict=True) if keep]
-    return Raw(raw.present, raw.at[chosen], raw.vectors[chosen], texts)
+def _shared(raw: Raw, ids: Sequence[str], share: float) -> Raw:
+    """Only the vectors of the events that the share takes; the others count as present."""
+    if share >= 1.0:
+        return raw
+    chosen = taken(picked(ids, raw.at), share)
+    return Raw(raw.present, raw.at[chosen], raw.vectors[chosen])

@@ -348,10 +348,10 @@ class Monitor:
         unit.closed_ms = end_ms
         self._closed[unit.key] = end_ms
         made: list[Verdict] = []
+        idle = [] if self.quiet else self._idle_at(unit, end_ms)
         if due and not self.quiet:
-            made += list(self._test(unit, due, self._idle_at(unit, end_ms)))
+            made += list(self._test(unit, due, idle))
         if pane is not None and unit.profile.vectors:
-            idle = self._idle_at(unit, end_ms)
             for window in unit.online.push(end_ms, pane, self.quiet):
                 made.append(_Words.of(unit, window, idle).verdict(ONLINE, window.outcome))
         yield from with_look(made)

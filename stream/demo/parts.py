@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
-from ...schemas.errors import DriftlineError
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+from ...schemas.errors import BrokerError, DriftlineError
 from ..broker import supervisor
-from ..clients import producer
+from ..clients import admin, producer
 from ..config.document import Config
 from . import files
 from .flights import DAY_MS, FEBRUARY_MS, HOUR_MS, DelayModel, Year, events
@@ -22,6 +28,42 @@ STAGES_STOP_S: Final = 20.0
 PRIMER_MS: Final = 50 * HOUR_MS
 """So much is sent at once: enough to fill the first window of a day and to close it. Then the clock
 of the stream waits for the first alert, or the blizzard would be over before the stages are up."""
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does; and only the first of them counts.
+
+    A second Ctrl-C would break off the stop that the first one began.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        for number in former:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    try:
+        for number in former:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def create_topic(config: Config, topic: str, n_partitions: int) -> None:
+    """Raises BrokerError: the demo's broker does not make it."""
+    client = admin(config)  # kept: without it the answer never comes
+    try:
+        client.create_topics([NewTopic(topic, n_partitions, 1)])[topic].result(20)
+    except KafkaException as error:
+        raise BrokerError(
+            f"cannot create topic {topic!r} on the demo's broker: {error.args[0].str()}"
+        ) from error
 
 
 class Stages:

@@ -13,29 +13,23 @@ import contextlib
 import importlib.util
 import math
 import shlex
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from ...schemas.alert import Alert
-from ...schemas.errors import BrokerError, DriftlineError
+from ...schemas.errors import DriftlineError
 from ..broker.jars import KAFKA_VERSION
 from ..broker.node import Broker
-from ..clients import admin, ensure_topics
-from ..config.document import Config
+from ..clients import ensure_topics
 from . import files as demo_files
 from . import view
 from .flights import (
@@ -50,7 +44,7 @@ from .flights import (
     load,
     truth,
 )
-from .parts import Feed, Stages
+from .parts import Feed, Stages, create_topic, interrupts
 from .view import Scene
 from .watch import Watch
 
@@ -83,38 +77,13 @@ def demo(directory: Path, speed: float, once: bool, live: bool | None) -> int:
     demo_files.check(directory)
     console = Console(highlight=False)
     show_page = console.is_terminal if live is None else live
-    with contextlib.suppress(KeyboardInterrupt), _interrupts(), contextlib.ExitStack() as stack:
+    with contextlib.suppress(KeyboardInterrupt), interrupts(), contextlib.ExitStack() as stack:
         run = _prepare(console, directory, speed, stack)
         try:
             run.until_end(once=once, page=show_page)
         finally:
             run.say_goodbye()
     return 0
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does; and only the first of them counts.
-
-    A second Ctrl-C would break off the stop that the first one began.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        for number in former:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    try:
-        for number in former:
-            signal.signal(number, interrupt)
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _prepare(console: Console, directory: Path, speed: float, stack: contextlib.ExitStack) -> _Run:
@@ -138,7 +107,7 @@ def _prepare(console: Console, directory: Path, speed: float, stack: contextlib.
         f" {len(year.rest):,} flights follow"
     )
     files = demo_files.write(directory, broker.bootstrap_servers, january)
-    _create_input(files.config)
+    create_topic(files.config, demo_files.INPUT_TOPIC, demo_files.INPUT_PARTITIONS)
     ensure_topics(files.config)
     stages = Stages(directory)
     stack.callback(stages.stop)
@@ -158,18 +127,6 @@ def _data() -> tuple[Year, DelayModel, Truth, Sequence[bytes]]:
     model = fit_delay_model(year.january)
     january = [event.value for event in events(year.january, model)]
     return year, model, truth(year, model), january
-
-
-def _create_input(config: Config) -> None:
-    topic = NewTopic(demo_files.INPUT_TOPIC, demo_files.INPUT_PARTITIONS, 1)
-    client = admin(config)  # kept: without it the answer never comes
-    try:
-        client.create_topics([topic])[demo_files.INPUT_TOPIC].result(20)
-    except KafkaException as error:
-        raise BrokerError(
-            f"cannot create topic {demo_files.INPUT_TOPIC!r} on the demo's broker:"
-            f" {error.args[0].str()}"
-        ) from error
 
 
 @dataclass

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
@@ -29,12 +28,12 @@ from rich.text import Text
 from ...schemas.errors import DriftlineError
 from ...schemas.units import iso_ms
 from ..broker.node import Broker
-from ..clients import admin, ensure_topics, producer
+from ..clients import ensure_topics, producer
 from ..config.document import Config, load
 from ..fit import collect, fit_rows
 from ..profiles import save
 from . import files as demo_files
-from .parts import Stages
+from .parts import Stages, create_topic, interrupts
 from .sentences import Sentences
 from .sentences import load as load_sentences
 from .watch import Watch
@@ -100,7 +99,7 @@ def demo(directory: Path, once: bool, live: bool | None) -> int:
     demo_files.check(directory)
     console = Console(highlight=False)
     page = console.is_terminal if live is None else live
-    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+    with contextlib.suppress(KeyboardInterrupt), interrupts(), contextlib.ExitStack() as stack:
         run = _prepare(console, directory, stack)
         try:
             run.until_end(once, page)
@@ -121,9 +120,7 @@ def _prepare(console: Console, directory: Path, stack: contextlib.ExitStack) -> 
     broker = stack.enter_context(Broker(say=say))
     say(f"embedding {len(sentences.known):,} sentences about numerical computing: the reference")
     config = _write(directory, broker.bootstrap_servers, sentences)
-    # Kept: without it the answer never comes.
-    client = admin(config)
-    client.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result(20)
+    create_topic(config, TOPIC, 1)
     ensure_topics(config)
     stages = Stages(directory)
     stack.callback(stages.stop)
