@@ -8,6 +8,7 @@ accepts what the fast way is too strict for (the NaN that Python's json writes).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +51,8 @@ _HEAD: Final[Mapping[str, Any]] = {
     "model": str | None,
     "version": str | int | float | None,
 }
+# What msgspec does not take in the name of a key.
+_UNREADABLE: Final = re.compile(r'["\\\x00-\x1f]')
 # Epoch milliseconds of the years 1 and 10000, what ISO-8601 timestamps can say.
 _FIRST_MS: Final = -62_135_596_800_000
 _END_MS: Final = 253_402_300_800_000
@@ -70,7 +73,7 @@ class Decoder:
     """Decodes the messages of one topic.
 
     Raises:
-        ConfigError: two fields of `input.fields` contradict each other.
+        ConfigError: two fields of `input.fields` contradict each other, or a key cannot be read.
     """
 
     def __init__(self, source: Input, wanted: Wanted) -> None:
@@ -91,6 +94,13 @@ class Decoder:
             if name != "version":
                 path = fields.get(f"segment.{name}", (*segment_at, name))
                 self.paths[f"segment.{name}"], types[f"segment.{name}"] = path, _SCALAR
+        for path in self.paths.values():
+            if any(_UNREADABLE.search(key) for key in path):
+                raise ConfigError(
+                    f"topic {source.topic!r}: a field is read from {show_path(path)}; a key with a "
+                    "quotation mark, a backslash or a control character cannot be read: rename it "
+                    "in the events, or leave it out"
+                )
         self._types = types
         tree = _tree(self.paths, source.topic)
         self._attributes: dict[str, str] = {}

@@ -265,6 +265,13 @@ def test_one_place_serves_one_field(fields: dict[str, str]) -> None:
         Decoder(source, WANTED)
 
 
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb"])
+def test_a_key_that_cannot_be_read_is_named(name: str) -> None:
+    source = Input.model_validate({"topic": "t"})
+    with pytest.raises(ConfigError, match="topic 't'.*cannot be read: rename it"):
+        Decoder(source, Wanted({name: "numeric"}))
+
+
 def test_prediction_and_score_stand_beside_the_features() -> None:
     of = decoder(Wanted({"score": "numeric", "prediction": "categorical", "x": "numeric"}))
     found = taken(b'{"id":"a","score":0.5,"prediction":3,"features":{"x":1,"score":9}}', of)
