@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from .profile import Kind, Profile
 from .windows import Window
@@ -16,8 +16,7 @@ from .windows import Window
 ENTRY_POINTS = "driftline.detectors"
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """How large a change is, in the feature's own terms.
 
     kind: `mean_shift` (value in `unit`, reference and window in the feature's unit),
@@ -34,8 +33,9 @@ class Effect:
     category: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+# Tuples, since every test of every look makes one of each: a frozen dataclass takes three times as
+# long to fill.
+class Outcome(NamedTuple):
     """One test of one feature in one window.
 
     statistic, p_value: None where the test could not be made; `reason` then says why.
@@ -51,7 +51,7 @@ class Outcome:
     effect: Effect | None = None
     reason: str | None = None
     confirmed_p: float | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = MappingProxyType({})
     threshold: float | None = None
 
     def significant(self, alpha: float) -> bool:

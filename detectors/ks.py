@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from .base import Effect, Outcome
+from .base import Outcome
+from .cells import finite_detail, mean_effect, too_few
 from .kolmogorov import p_values_of
 from .layout import BLOCK, layout_of
-from .numeric import mean_of
+from .numeric import means_of
 from .profile import Kind, Profile
 from .windows import Window
 
@@ -56,9 +57,9 @@ class KolmogorovSmirnov:
             return [[] for _ in windows]
         reference = profile.cached("ks", lambda: _Reference(profile))
         chosen = list(features)
-        n_test, numerator = (a[:, chosen] for a in largest_distances(reference, windows))
+        n_test, numerator = largest_distances(reference, windows)
         return [
-            _outcomes(profile, window, chosen, n.tolist(), d.tolist())
+            _outcomes(profile, window, chosen, n, d)
             for window, n, d in zip(windows, n_test, numerator, strict=True)
         ]
 
@@ -67,39 +68,27 @@ def _outcomes(
     profile: Profile,
     window: Window,
     features: Sequence[int],
-    n_test: Sequence[int],
-    numerator: Sequence[int],
+    n_test: npt.NDArray[np.int64],
+    numerator: npt.NDArray[np.int64],
 ) -> list[Outcome]:
     numeric = profile.numeric
-    tested = [
-        (numeric[i].n, n, d) for i, n, d in zip(features, n_test, numerator, strict=True) if n
-    ]
+    means, absent = means_of(profile, window.sums, n_test), window.absent()
+    n_tests, numerators = n_test.tolist(), numerator.tolist()
+    tested = [(numeric[i].n, n_tests[i], numerators[i]) for i in features if n_tests[i]]
     p_values = iter(p_values_of(tested))
-    absent, sums = window.absent(), window.sums.tolist()
     outcomes: list[Outcome] = []
-    for index, n, d in zip(features, n_test, numerator, strict=True):
-        f = numeric[index]
-        missing, nan, high, low = absent[index]
-        detail: dict[str, object] = {"n_reference": f.n, "n_test": n}
-        if missing:
-            detail["missing"] = missing
-        if nan or high or low:
-            detail["non_finite"] = nan + high + low
-        if n == 0:
-            reason = "the window is empty"
-            if window.events:
-                reason = f"none of its {window.events} values is a finite number"
-            outcomes.append(Outcome(index, None, None, reason=reason, detail=detail))
+    for i in features:
+        f, n = numeric[i], n_tests[i]
+        detail = finite_detail(f, absent[i], n)
+        if (none := too_few(window, i, detail, needed=1)) is not None:
+            outcomes.append(none)
             continue
         p_value, exact = next(p_values)
         detail["method"] = "exact" if exact else "asymp"
         if f.resolution:
             detail["statistic_error"] = f.resolution
-        effect, mean = None, mean_of(f, sums[index], n)
-        if mean is not None:
-            shift = (mean - f.mean) / f.sd
-            effect = Effect("mean_shift", shift, "reference standard deviations", f.mean, mean)
-        outcomes.append(Outcome(index, d / (f.n * n), p_value, effect, detail=detail))
+        effect = mean_effect(f, means[i])
+        outcomes.append(Outcome(i, numerators[i] / (f.n * n), p_value, effect, detail=detail))
     return outcomes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .numeric import BEYOND, FARTHEST_SD, FIXED_POINT_BITS, SUM, SUM_OF_SQUARES
+from .numeric import BEYOND, FARTHEST_SD, FIXED_POINT_BITS, SUM, SUM_OF_SQUARES, digits_of
 from .profile import NumericProfile
 
 _ONE = 1 << FIXED_POINT_BITS
@@ -36,9 +36,6 @@ def sums_in_sd(
 
 
 def in_units(f: NumericProfile, distance_sd: float) -> float:
-    """The value that lies so many reference standard deviations from the reference mean.
-
-    Digits beyond the fixed point's resolution would say that a mean of zeros is 5e-9.
-    """
+    """The value that lies so many reference standard deviations from the reference mean."""
     value = f.mean + f.sd * distance_sd
-    return round(value, 5 - math.floor(math.log10(f.sd))) if math.isfinite(value) else value
+    return round(value, digits_of(f)) if math.isfinite(value) else value

@@ -34,21 +34,48 @@ def mean_of(f: NumericProfile, sums: Sequence[int], n: int) -> float | None:
     if near <= 0:
         return None
     mean = f.mean + f.sd * (sums[SUM] / (1 << FIXED_POINT_BITS) / near)
-    # Digits beyond the fixed point's resolution would say that a mean of zeros is 5e-9.
-    return round(mean, 5 - math.floor(math.log10(f.sd)))
+    return round(mean, digits_of(f))
+
+
+def means_of(
+    profile: Profile, sums: npt.NDArray[np.int64], n: npt.NDArray[np.int64]
+) -> list[float | None]:
+    """`mean_of` each numeric feature; sums: (F, 3), n: (F,)."""
+    table = _table(profile)
+    near = n - sums[:, BEYOND]
+    distance = sums[:, SUM] / (1 << FIXED_POINT_BITS) / np.maximum(near, 1)
+    with np.errstate(over="ignore"):
+        means = (table.mean[:, 0] + table.sd * distance).tolist()
+    return [
+        round(mean, digits) if k > 0 else None
+        for mean, digits, k in zip(means, table.digits, near.tolist(), strict=True)
+    ]
+
+
+def digits_of(f: NumericProfile) -> int:
+    """Decimals of a mean in the feature's unit that the fixed point's resolution can tell apart:
+    more of them would say that a mean of zeros is 5e-9."""
+    return 5 - math.floor(math.log10(f.sd))
 
 
 class Table:
-    """What the numeric features of a profile have in common, as columns: (F, 1)."""
+    """What the numeric features of a profile have in common; arrays are columns, (F, 1), but for
+    sd: (F,)."""
 
     def __init__(self, profile: Profile) -> None:
         numeric = profile.numeric
         offset = profile.offsets[: profile.n_numeric]
         self.ranker = Ranker([f.values for f in numeric], offset)
         self.mean = np.array([f.mean for f in numeric])[:, None]
+        self.sd = np.array([f.sd for f in numeric])
+        self.digits = [digits_of(f) for f in numeric]
         with np.errstate(over="ignore"):
-            self.inverse_sd = 1.0 / np.array([f.sd for f in numeric])[:, None]
+            self.inverse_sd = 1.0 / self.sd[:, None]
         self.special = offset[:, None] + np.array([f.n_finite_cells for f in numeric])[:, None]
+
+
+def _table(profile: Profile) -> Table:
+    return profile.cached("numeric", lambda: Table(profile))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +99,7 @@ def summarize_numeric(
     nan: which NaN among them are values rather than missing, None for none.
     bounds: (n_panes + 1,) where the panes begin, and n.
     """
-    table = profile.cached("numeric", lambda: Table(profile))
+    table = _table(profile)
     n_features, n = x.shape
     first = bounds[:-1]
     n_panes = len(first)

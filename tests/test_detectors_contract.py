@@ -460,7 +460,7 @@ class _ReadsTheOrderOfEntries(_Broken):
             [zlib.crc32(pane.places.tobytes()) for pane in window.panes()] for window in windows
         ]
         rows = super().test(profile, windows, features)
-        return [[replace(o, detail={"first": at}) for o in row]
+        return [[o._replace(detail={"first": at}) for o in row]
                 for at, row in zip(first, rows, strict=True)]  # fmt: skip
 
 
@@ -473,7 +473,7 @@ class _CountsItsCalls(_Broken):
     ) -> list[list[Outcome]]:
         self.calls += 1
         rows = super().test(profile, windows, features)
-        return [[replace(o, detail={"calls": self.calls}) for o in row] for row in rows]
+        return [[o._replace(detail={"calls": self.calls}) for o in row] for row in rows]
 
 
 class _WritesIntoTheWindow(_Broken):
@@ -492,7 +492,7 @@ class _KeepsTheWindow(_Broken):
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
         rows = super().test(profile, windows, features)
-        return [[replace(o, detail={"counts": w.store}) for o in row]
+        return [[o._replace(detail={"counts": w.store}) for o in row]
                 for w, row in zip(windows, rows, strict=True)]  # fmt: skip
 
 
@@ -509,7 +509,7 @@ class _PassesWhenEmpty(_Broken):
     ) -> list[list[Outcome]]:
         rows = super().test(profile, windows, features)
         return [
-            [replace(o, statistic=0.0, p_value=1.0, reason=None) if o.reason else o for o in row]
+            [o._replace(statistic=0.0, p_value=1.0, reason=None) if o.reason else o for o in row]
             for row in rows
         ]
 
@@ -519,7 +519,7 @@ class _AnswersNaN(_Broken):
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
         rows = super().test(profile, windows, features)
-        return [[replace(o, p_value=float("nan")) for o in row] for row in rows]
+        return [[o._replace(p_value=float("nan")) for o in row] for row in rows]
 
 
 class _AlwaysAlarms(_Broken):
@@ -527,7 +527,7 @@ class _AlwaysAlarms(_Broken):
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
         rows = super().test(profile, windows, features)
-        return [[replace(o, p_value=0.0) for o in row] for row in rows]
+        return [[o._replace(p_value=0.0) for o in row] for row in rows]
 
 
 class _KnowsProfilesByIdentity(_Broken):
@@ -535,7 +535,7 @@ class _KnowsProfilesByIdentity(_Broken):
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]
     ) -> list[list[Outcome]]:
         rows = super().test(profile, windows, features)
-        return [[replace(o, detail={"new": profile is not world().profile}) for o in row]
+        return [[o._replace(detail={"new": profile is not world().profile}) for o in row]
                 for row in rows]  # fmt: skip
 
 
