@@ -54,13 +54,19 @@ class Outcome(NamedTuple):
     detail: Mapping[str, Any] = MappingProxyType({})
     threshold: float | None = None
 
+    @property
+    def deciding_p(self) -> float | None:
+        """The p-value that decides, the larger of the two; None where there is none."""
+        if self.p_value is None or self.confirmed_p is None:
+            return self.p_value
+        return max(self.p_value, self.confirmed_p)
+
     def significant(self, alpha: float) -> bool:
         """Whether this is drift; `alpha` is the level of a test that has a p-value."""
         if self.threshold is not None:
             return self.statistic is not None and self.statistic > self.threshold
-        if self.p_value is None:
-            return False
-        return max(self.p_value, self.confirmed_p or 0.0) <= alpha
+        p_value = self.deciding_p
+        return p_value is not None and p_value <= alpha
 
 
 @runtime_checkable

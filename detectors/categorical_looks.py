@@ -104,8 +104,8 @@ class _Replica:
         unseen = int(observed[:-1].sum() - observed[seen].sum())
         self.window.store[places] = np.concatenate([observed[seen], [unseen, observed[-1]]])
         [[outcome]] = ChiSquared().test(self.profile, [self.window], [feature])
-        assert outcome.p_value is not None
-        return float(log(max(outcome.p_value, outcome.confirmed_p or 0.0)))
+        assert outcome.deciding_p is not None
+        return float(log(outcome.deciding_p))
 
 
 def fold(

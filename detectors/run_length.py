@@ -123,10 +123,10 @@ class Simulator:
                     continue
                 for window, row in zip(due, detector.test(profile, due, list(back)), strict=True):
                     for o in row:
-                        n = o.detail.get("n_test")
-                        if o.p_value is None or (n is not None and n < self.min_events):
+                        n, p_value = o.detail.get("n_test"), o.deciding_p
+                        if p_value is None or (n is not None and n < self.min_events):
                             continue
                         test = self.index[detector.name, back[o.feature], number[id(window)]]
-                        log_p = float(log(max(o.p_value, o.confirmed_p or 0.0)))
+                        log_p = float(log(p_value))
                         if replicate.bounds or log_p <= replicate.screen[test]:
                             replicate.found.add([k], test, [log_p])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any, Literal, Self
 
@@ -101,10 +101,36 @@ def verdict_id(
     It is `digest("verdict", model, [[column, value], …] sorted, feature, detector, window_size,
     window_end_ms, reference_id)`.
     """
+    at = verdict_ids(model, segment, feature, detector, window_size, reference_id)
+    return at(window_end_ms)
+
+
+def verdict_ids(
+    model: str,
+    segment: Mapping[str, str],
+    feature: str,
+    detector: str,
+    window_size: str,
+    reference_id: str,
+) -> Callable[[int], str]:
+    """`verdict_id` for any window end, with what stays the same hashed once.
+
+    >>> at = verdict_ids("fraud", {}, "amount", "ks", "5m", "b5f0")
+    >>> at(300_000) == digest("verdict", "fraud", [], "amount", "ks", "5m", 300_000, "b5f0")
+    True
+    """
     pairs = sorted(segment.items())
-    return digest(
-        "verdict", model, pairs, feature, detector, window_size, window_end_ms, reference_id
-    )
+    # The text `digest` hashes, up to the window's end and from there on.
+    before = orjson.dumps(["verdict", model, pairs, feature, detector, window_size])[:-1]
+    begun = blake2b(before, digest_size=16)
+    after = orjson.dumps([reference_id])[1:]
+
+    def at(window_end_ms: int) -> str:
+        hashed = begun.copy()
+        hashed.update(b",%d,%b" % (window_end_ms, after))
+        return hashed.hexdigest()
+
+    return at
 
 
 class Window(BaseModel):

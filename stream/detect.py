@@ -22,8 +22,9 @@ from ..schemas.pane import KIND_HEADER, PROGRESS, Delta, Progress
 from .clients import Aborted, Transactions, consumer, ensure_topics, instance_name
 from .config.document import Config
 from .ingest import committed, dead_letter, raise_unless_passing
-from .monitor import START, Mark, Monitor, Verdict
+from .monitor import START, Mark, Monitor
 from .profiles import Reference
+from .verdicts import Verdict
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,11 @@ first question is which features are responsible, and that is a question about a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
-if TYPE_CHECKING:
-    from .monitor import Verdict
+from .verdicts import Verdict
 
 FALSE_DISCOVERIES: Final = 0.01
 """Of the features called responsible at a look, the share expected to be so by chance, at most. An
@@ -38,7 +36,7 @@ def with_look(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
     if not verdicts:
         return verdicts
     look = look_of([v.fields for v in verdicts])
-    return [*verdicts[:-1], replace(verdicts[-1], look=orjson.dumps(look))]
+    return [*verdicts[:-1], verdicts[-1]._replace(look=orjson.dumps(look))]
 
 
 def look_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

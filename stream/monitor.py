@@ -11,41 +11,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import orjson
-
-from ..detectors.base import Detector, Outcome, plan_of
-from ..detectors.missing_rate import MissingRate
+from ..detectors.base import plan_of
+from ..detectors.looking import Plan, look_at
 from ..detectors.online_bank import NAME as ONLINE
-from ..detectors.online_bank import OnlineBank, OnlineWindow
-from ..detectors.onset import History, Onset
+from ..detectors.online_bank import OnlineBank
+from ..detectors.onset import History
 from ..detectors.panes import OpenPane, Pane
 from ..detectors.profile import Profile
 from ..detectors.windows import Window, WindowBank
 from ..schemas.errors import EventError
 from ..schemas.pane import Delta, PartitionProgress, Progress
-from ..schemas.units import MAX_TIME_MS, MIN_TIME_MS, iso_ms
-from ..schemas.verdict import parse_unit_key, unit_key, verdict_id
+from ..schemas.verdict import parse_unit_key, unit_key
 from .config.document import Config, ModelConfig
 from .deltas import to_panes
 from .look import with_look
 from .profiles import Reference
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A verdict ready to be published: its unit's key, its id, its time and its JSON.
-
-    fields: what the JSON says. look: on the last verdict of a look, what all of it say together.
-    """
-
-    key: str
-    id: str
-    model: str
-    time: str
-    value: bytes
-    drifted: bool
-    fields: Mapping[str, Any]
-    look: bytes | None = None
+from .verdicts import Levels, Verdict, Wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +90,11 @@ class _Unit:
     """One model or segment: its open panes and its windows."""
 
     key: str
-    segment: Mapping[str, str]
     profile: Profile
     model: _Model
     bank: WindowBank
     online: OnlineBank
-    history: History
+    wording: Wording
     closed_ms: int | None = None
     open: dict[int, OpenPane] = field(default_factory=dict)
     # Start of a pane that is open or in a window → the mark before its first part.
@@ -140,8 +120,8 @@ class _Model:
     alpha: float
     # Unit key → (feature, detector, window) → level, where a budget of false alarms is kept.
     levels: Mapping[str, Mapping[tuple[str, str, str], float]]
-    # (detector, indices of the features it tests), per unit profile id.
-    plans: Mapping[str, Sequence[tuple[Detector, Sequence[int]]]]
+    # Per unit profile id.
+    plans: Mapping[str, Plan]
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
 
 
@@ -254,7 +234,9 @@ class Monitor:
         bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms)
         online = OnlineBank(profile, config.retention_ms, self._seen.get(key))
         closed_ms = self._closed.get(key)
-        unit = _Unit(key, segment, profile, model, bank, online, History(bank), closed_ms)
+        levels = Levels(model.alpha, model.levels.get(key))
+        wording = Wording(key, config.name, segment, profile, levels, History(bank))
+        unit = _Unit(key, profile, model, bank, online, wording, closed_ms)
         self._units[key] = unit
         return unit
 
@@ -353,7 +335,7 @@ class Monitor:
             made += list(self._test(unit, due, idle))
         if pane is not None and unit.profile.vectors:
             for window in unit.online.push(end_ms, pane, self.quiet):
-                made.append(_Words.of(unit, window, idle).verdict(ONLINE, window.outcome))
+                made.append(unit.wording.of(window, idle).verdict(ONLINE, window.outcome))
         yield from with_look(made)
         starts = (unit.bank.earliest_ms, unit.online.earliest_ms)
         kept = min((start for start in starts if start is not None), default=None)
@@ -372,32 +354,11 @@ class Monitor:
         ]
 
     def _test(self, unit: _Unit, due: Sequence[Window], idle: list[str]) -> Iterator[Verdict]:
-        config = unit.model.config
-        testable: list[Window] = []
-        reasons: dict[int, str] = {}
-        for window in due:
-            reason = _too_few(window, config.min_events)
-            if reason is None:
-                testable.append(window)
-            else:
-                reasons[id(window)] = reason
-        results: dict[tuple[int, str, int], Outcome] = {}
         plan = unit.model.plans[unit.profile.id]
-        for detector, features in plan:
-            if testable:
-                for window, row in zip(
-                    testable, detector.test(unit.profile, testable, features), strict=True
-                ):
-                    for outcome in row:
-                        outcome = _usable(outcome, config.min_events)
-                        results[id(window), detector.name, outcome.feature] = outcome
-        for window in due:
-            words = _Words.of(unit, window, idle)
-            for detector, features in plan:
-                for index in features:
-                    outcome = results.get((id(window), detector.name, index))
-                    if outcome is None:
-                        outcome = Outcome(index, None, None, reason=reasons[id(window)])
+        for look in look_at(unit.profile, plan, due, unit.model.config.min_events):
+            words = unit.wording.of(look.window, idle)
+            for (detector, _), outcomes in zip(plan, look.outcomes, strict=True):
+                for outcome in outcomes:
                     yield words.verdict(detector.name, outcome)
 
 
@@ -406,32 +367,8 @@ def _closable(config: ModelConfig, passed_ms: int) -> int:
     return (passed_ms - config.allowed_lateness_ms) // config.pane_ms * config.pane_ms
 
 
-def _shown(ms: int) -> str:
-    """A window's edge; what reaches beyond the calendar ends with it."""
-    return iso_ms(min(max(ms, MIN_TIME_MS), MAX_TIME_MS))
-
-
-def _usable(outcome: Outcome, min_events: int) -> Outcome:
-    """An outcome made from too few values is none: most of the window may be missing."""
-    n = outcome.detail.get("n_test")
-    if outcome.reason is not None or n is None or n >= min_events:
-        return outcome
-    reason = f"only {n} values of the feature could be tested; min_events is {min_events}"
-    return Outcome(outcome.feature, None, None, outcome.effect, reason, None, outcome.detail)
-
-
-def _too_few(window: Window, min_events: int) -> str | None:
-    if window.events == 0:
-        return "the window is empty"
-    if window.missing_events:
-        return f"the stream has brought {window.events} of the window's {window.label}"
-    if window.events < min_events:
-        return f"the window has {window.events} events; min_events is {min_events}"
-    return None
-
-
 def _model(config: ModelConfig, reference: Reference) -> _Model:
-    plans: dict[str, list[tuple[Detector, list[int]]]] = {}
+    plans: dict[str, Plan] = {}
     n_tests = 0
     for _, profile in reference.units.values():
         plans[profile.id] = plan = plan_of(profile, config.detectors_for)
@@ -442,108 +379,3 @@ def _model(config: ModelConfig, reference: Reference) -> _Model:
     if config.false_alarms is not None and reference.budget is not None:
         levels = {key: found.levels for key, found in reference.budget.units.items()}
     return _Model(config, alpha, levels, plans, reference.units)
-
-
-@dataclass(frozen=True, slots=True)
-class _Words:
-    """What all verdicts of one window have in common, written once."""
-
-    unit: _Unit
-    window: Window | OnlineWindow
-    end: str
-    versions: Mapping[str, int]
-    idle: list[str]
-    described: Mapping[str, Any]
-    window_json: orjson.Fragment
-    reference_json: orjson.Fragment
-    segment_json: orjson.Fragment
-
-    @staticmethod
-    def of(unit: _Unit, window: Window | OnlineWindow, idle: list[str]) -> _Words:
-        end = _shown(window.end_ms)
-        described = {
-            "size": window.label,
-            "start": _shown(window.start_ms),
-            "end": end,
-            "n": window.events,
-        }
-        reference = {"id": unit.profile.id, "n": unit.profile.n_rows}
-        return _Words(
-            unit,
-            window,
-            end,
-            window.versions(),
-            idle,
-            described,
-            orjson.Fragment(orjson.dumps(described)),
-            orjson.Fragment(orjson.dumps(reference)),
-            orjson.Fragment(orjson.dumps(dict(unit.segment))),
-        )
-
-    def verdict(self, detector: str, outcome: Outcome) -> Verdict:
-        unit, window, versions = self.unit, self.window, self.versions
-        feature = unit.profile.features[outcome.feature].name
-        model = unit.model.config.name
-        alpha = unit.model.alpha
-        decides = {} if outcome.threshold is None else {"threshold": outcome.threshold}
-        if detector != ONLINE:
-            if (levels := unit.model.levels.get(unit.key)) is not None:
-                alpha = levels[feature, detector, window.label]
-            decides = {"alpha": alpha}
-        ident = verdict_id(
-            model, unit.segment, feature, detector, window.label, window.end_ms, unit.profile.id
-        )
-        drifted = outcome.significant(alpha)
-        effect = outcome.effect
-        detail = dict(outcome.detail)
-        since = self._onset(detector, outcome) if drifted else None
-        if since is not None:
-            earliest = since.earliest_ms
-            detail["since_earliest"] = None if earliest is None else _shown(earliest)
-            detail["since_latest"] = _shown(since.latest_ms)
-        if outcome.reason is not None:
-            detail["reason"] = outcome.reason
-        if self.idle:
-            detail["idle_partitions"] = self.idle
-        if len(versions) > 1:
-            detail["versions"] = dict(versions)
-        shown: dict[str, Any] | None = None
-        if effect is not None:
-            shown = {
-                "kind": effect.kind,
-                "value": effect.value,
-                "unit": effect.unit,
-                "reference": effect.reference,
-                "window": effect.window,
-            }
-            if effect.category is not None:
-                shown["category"] = effect.category
-        fields = {
-            "id": ident,
-            "model": model,
-            "version": next(iter(versions)) if len(versions) == 1 else None,
-            "segment": self.segment_json,
-            "feature": feature,
-            "detector": detector,
-            "window": self.described,
-            "reference": self.reference_json,
-            "statistic": outcome.statistic,
-            "p_value": outcome.p_value,
-            **decides,
-            "drifted": drifted,
-            "status": "ok" if outcome.reason is None else "insufficient",
-            "effect": shown,
-            "since": None if since is None else _shown(since.since_ms),
-            "detail": detail,
-        }
-        value = orjson.dumps(fields | {"window": self.window_json})
-        return Verdict(unit.key, ident, model, self.end, value, drifted, fields)
-
-    def _onset(self, detector: str, outcome: Outcome) -> Onset | None:
-        if detector == ONLINE:
-            return None
-        return self.unit.history.onset(
-            outcome.feature,
-            absent=detector == MissingRate.name,
-            window_start_ms=self.window.start_ms,
-        )

@@ -13,10 +13,11 @@ from ..schemas.errors import EventError
 from ..schemas.pane import PartitionProgress, Progress
 from .accounting import Counts
 from .config.document import Config
-from .monitor import Monitor, Verdict
+from .monitor import Monitor
 from .profiles import Reference
 from .sources import Batch
 from .summarise import Summariser, summarisers
+from .verdicts import Verdict
 
 
 @dataclass

@@ -17,11 +17,12 @@ from driftline.schemas.pane import Delta, PartitionProgress, Progress
 from driftline.stream.config.document import Config, load
 from driftline.stream.deltas import to_delta
 from driftline.stream.fit import collect, fit_rows
-from driftline.stream.monitor import Monitor, Verdict
+from driftline.stream.monitor import Monitor
 from driftline.stream.profiles import Reference
 from driftline.stream.replay import Replay
 from driftline.stream.sources import Batch
 from driftline.stream.summarise import Messages
+from driftline.stream.verdicts import Verdict
 
 TOPIC = "inference"
 # A whole day, so that panes and windows of any size are aligned to it.

@@ -31,8 +31,9 @@ from driftline.schemas.errors import EventError
 from driftline.schemas.pane import Delta, Progress
 from driftline.schemas.units import iso_ms
 from driftline.stream.config.document import Config
-from driftline.stream.monitor import START, Mark, Monitor, Verdict
+from driftline.stream.monitor import START, Mark, Monitor
 from driftline.stream.profiles import Reference
+from driftline.stream.verdicts import Verdict
 
 S = 1000
 

@@ -11,8 +11,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from ..monitor import Verdict
 from ..replay import Replay
+from ..verdicts import Verdict
 
 
 @dataclass

@@ -17,16 +17,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ...detectors.base import Detector, Outcome
+from ...detectors.base import Outcome
+from ...detectors.looking import Plan, look_at
 from ...detectors.panes import OpenPane, Pane
 from ...detectors.profile import Profile
 from ...detectors.windows import Window, WindowBank, WindowSpec
 from ...schemas.units import TimeWindow
-from ..monitor import _too_few, _usable
 
 _STEP = math.log(1.05)
 
-Plan = Sequence[tuple[Detector, Sequence[int]]]
 # Called with each look that was made and what it came to: (window, detector, outcomes).
 Witness = Callable[[Window, str, Sequence[Outcome]], None]
 
@@ -147,30 +146,17 @@ class Looker:
                 return
             n = end_ms // self.pane_ms - self.after_ms // self.pane_ms
             due = [w for w in due if spaced(n) or _hops(w, self.pane_ms)]
-        testable = [w for w in due if _too_few(w, self.min_events) is None]
-        for window in due:
+        for window, reason, found in look_at(self.profile, self.plan, due, self.min_events):
             rows = self._rows[window.label]
             rows.start_ms.append(window.start_ms)
             rows.end_ms.append(window.end_ms)
             rows.events.append(window.events)
-            rows.tested.append(False)
-            for detector, features in self.plan:
-                empty = np.full(len(features), np.nan)
-                rows.p.setdefault(detector.name, []).append(empty)
-        if not testable:
-            return
-        for window in testable:
-            self._rows[window.label].tested[-1] = True
-        for detector, features in self.plan:
-            found = detector.test(self.profile, testable, features)
-            for window, outcomes in zip(testable, found, strict=True):
-                usable = [_usable(o, self.min_events) for o in outcomes]
-                self._rows[window.label].p[detector.name][-1][:] = [
-                    np.nan if o.p_value is None else max(o.p_value, o.confirmed_p or 0.0)
-                    for o in usable
-                ]
-                if self._witness is not None:
-                    self._witness(window, detector.name, usable)
+            rows.tested.append(reason is None)
+            for (detector, _), outcomes in zip(self.plan, found, strict=True):
+                deciding = np.array([o.deciding_p for o in outcomes], np.float64)  # None is NaN
+                rows.p.setdefault(detector.name, []).append(deciding)
+                if reason is None and self._witness is not None:
+                    self._witness(window, detector.name, outcomes)
 
 
 def _hops(window: Window, pane_ms: int) -> bool:

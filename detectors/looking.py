@@ -1,0 +1,66 @@
+"""A look at windows: every test that a plan has for them, and why not where one cannot be made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .base import Detector, Outcome
+from .profile import Profile
+from .windows import Window
+
+Plan = Sequence[tuple[Detector, Sequence[int]]]
+"""Detectors, each with the indices of the features it tests."""
+
+
+class WindowLook(NamedTuple):
+    """What a look at one window came to.
+
+    reason: why the window is not fit for any test, None where it is. outcomes: per entry of the plan
+    one per feature, in the plan's order; without statistics where there is a reason.
+    """
+
+    window: Window
+    reason: str | None
+    outcomes: list[list[Outcome]]
+
+
+def look_at(
+    profile: Profile, plan: Plan, windows: Sequence[Window], min_events: int
+) -> list[WindowLook]:
+    """Test windows.
+
+    Args:
+        min_events: a window with fewer events is not tested, and an outcome that rests on fewer
+            values counts for nothing.
+    """
+    looks = [WindowLook(w, _unfit(w, min_events), []) for w in windows]
+    fit = [look for look in looks if look.reason is None]
+    for detector, features in plan:
+        if fit:
+            rows = detector.test(profile, [look.window for look in fit], features)
+            for look, row in zip(fit, rows, strict=True):
+                look.outcomes.append([_usable(outcome, min_events) for outcome in row])
+        for look in looks:
+            if look.reason is not None:
+                look.outcomes.append([Outcome(i, None, None, reason=look.reason) for i in features])
+    return looks
+
+
+def _usable(outcome: Outcome, min_events: int) -> Outcome:
+    """An outcome made from too few values is none: most of the window may be missing."""
+    n = outcome.detail.get("n_test")
+    if n is None or n >= min_events or outcome.reason is not None:
+        return outcome
+    reason = f"only {n} values of the feature could be tested; min_events is {min_events}"
+    return Outcome(outcome.feature, None, None, outcome.effect, reason, None, outcome.detail)
+
+
+def _unfit(window: Window, min_events: int) -> str | None:
+    if window.events == 0:
+        return "the window is empty"
+    if window.missing_events:
+        return f"the stream has brought {window.events} of the window's {window.label}"
+    if window.events < min_events:
+        return f"the window has {window.events} events; min_events is {min_events}"
+    return None
