@@ -14,7 +14,7 @@ that follow each other) does not eat the budget of the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -29,14 +29,16 @@ from .memory import FEWEST_PERIODS
 from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
-from .run_time import runs_of, scales_of, solve
+from .run_time import Solved, runs_of, scales_of, solve
 from .windows import WindowSpec
 
 # Fewer rows than this say too little about how the features depend on each other.
 FEWEST_ROWS: Final = 200
-# Events of a budget per independent row of the reference. Beyond it what decides is events so rare
-# that the reference has hardly an example of how they come together.
+# Events of a budget per independent row of a reference whose rows follow each other. Beyond it what
+# decides is runs so rare that the reference has hardly an example of them.
 EVENTS_PER_ROW: Final = 25
+# Share of references that may alarm within a tenth of the budget; 0.095 without memory.
+MOST_EARLY: Final = 0.25
 # Fewer blocks than this, and how far means wander would be known to no better than a quarter.
 FEWEST_BLOCKS: Final = 20
 
@@ -50,6 +52,12 @@ _FEWEST_REPLICATES: Final = 200
 _HORIZON: Final = 3.0
 # Farthest that a budget may lie beyond what was simulated.
 _FARTHEST: Final = 10.0
+# What a coarser grain must leave: events in a pane, in the smallest window and, for each of a
+# feature's categories, there and in the reference.
+_FEWEST_IN_PANE: Final = 20
+_FEWEST_IN_WINDOW: Final = 500
+_PER_CLASS: Final = 20
+_FEWEST_DRAWN: Final = 1_000
 # A log p below this stands for any: the smallest p-value that a float tells from 0 is about e^-708.
 _LOWEST: Final = -600.0
 # Work that one calibration may cost, in counts looked at; about 1e9 a second.
@@ -100,21 +108,32 @@ def calibrate(
     rows = Rows.of(profile, columns)
     n_tests = len(windows) * sum(len(features) for _, features in plan)
     wanted = min(0.02, max(1e-4, _ABOVE * pane_events / (ert_events * n_tests)))
-    simulator = Simulator(
-        profile,
-        rows,
-        plan,
-        windows,
-        pane_events=pane_events,
-        pane_ms=pane_ms,
-        min_events=min_events,
-        seed=seed,
-        rare=wanted < _RARE,
-    )
+
+    def simulator_of(grain: int) -> Simulator:
+        return Simulator(
+            profile,
+            rows,
+            plan,
+            windows,
+            pane_events=pane_events,
+            pane_ms=pane_ms,
+            min_events=min_events,
+            seed=seed,
+            grain=grain,
+            rare=wanted < _RARE,
+        )
+
+    simulator = simulator_of(1)
     filled = min(w.panes if w.full_only else 1 for w in simulator.looks) * pane_events
     _refuse(rows, ert_events, filled)
     say = progress or (lambda share: None)
-    size = _size(simulator, ert_events, most_replicates)
+    size = _size(simulator, ert_events / pane_events, most_replicates)
+    for grain in _grains(simulator):
+        if size.enough:
+            break
+        simulator = simulator_of(grain)
+        size = _size(simulator, ert_events / pane_events, most_replicates)
+    _refuse_too_rare(simulator, size, ert_events, pane_events)
     done = 0.0
     for _ in range(3):
         screen = _screen(simulator, size, wanted)
@@ -126,7 +145,7 @@ def calibrate(
             say(done)
         scales = scales_of(simulator.tests, simulator.looks, seen, screen, size.n_panes)
         runs = runs_of(seen, scales, size.n_panes, pane_events)
-        solved = solve(runs, ert_events, scales.ceiling)
+        solved = solve(runs, ert_events, scales.ceiling, MOST_EARLY)
         if solved is not None:
             break
         # Alarms come in longer runs than thought: look at larger p-values, too.
@@ -136,6 +155,7 @@ def calibrate(
             f"no levels give one false alarm per {ert_events:,.0f} events: even with levels near 1 "
             f"the first alarm comes later; ask for a longer time, or for smaller windows or panes"
         )
+    _refuse_unsteady(simulator, solved, ert_events)
     rate = math.exp(solved.log_rate)
     levels = {
         (profile.features[t.feature].name, t.detector.name, windows[t.window].label): level
@@ -149,10 +169,11 @@ def calibrate(
         high=solved.high,
         early=solved.early,
         rate=rate,
-        events=size.replicates * size.n_panes * pane_events,
+        events=size.replicates * size.n_panes * simulator.pane_events,
         replicates=size.replicates,
         horizon=size.n_panes * pane_events,
         pane_events=pane_events,
+        grain=simulator.grain,
         rows=rows.n,
         correlation_time=rows.memory.time,
         block=rows.memory.block,
@@ -185,24 +206,72 @@ def _refuse(rows: Rows, ert_events: float, filled: int) -> None:
             f"tell how far they wander: fit on {FEWEST_BLOCKS * memory.block:,} rows or more; where "
             f"it is a cycle (a day), on {FEWEST_PERIODS} whole ones at least, or it is not seen as one"
         )
-    if ert_events > supported:
-        which = f"{rows.n:,} rows"
-        if rows.memory.time > 1:
-            which += f" that follow each other (they carry the information of {rows.n_effective:,})"
-        need = math.ceil(ert_events / EVENTS_PER_ROW * rows.memory.time)
+    if memory.block > 1 and ert_events > supported:
+        need = math.ceil(ert_events / EVENTS_PER_ROW * memory.time)
         raise ProfileError(
-            f"{which} support at most 1 false alarm per {supported:,} events; 1 per "
+            f"{rows.n:,} rows that follow each other (they carry the information of "
+            f"{rows.n_effective:,}) support at most 1 false alarm per {supported:,} events; 1 per "
             f"{ert_events:,.0f} was asked for: fit on {need:,} rows or more, or ask for more alarms"
         )
 
 
+def _refuse_unsteady(simulator: Simulator, solved: Solved, ert_events: float) -> None:
+    """An average run time that some references reach by never alarming and others miss at once is
+    no promise to whoever has one reference."""
+    if solved.early <= MOST_EARLY:
+        return
+    largest = max(simulator.looks, key=lambda w: w.panes)
+    events = largest.panes * simulator.pane_events * simulator.grain
+    supported = "no budget"
+    if solved.steady > 0:
+        supported = f"at most 1 false alarm per {solved.steady:,.0f} events"
+    raise ProfileError(
+        f"{simulator.rows.n:,} rows beside windows of {events:,} events ({largest.spec.label}) support "
+        f"{supported}; of 1 per {ert_events:,.0f}, {solved.early:.0%} of such references would "
+        "alarm within a tenth (10 % by chance alone): fit on more rows, use smaller windows, or ask for "
+        "more alarms"
+    )
+
+
+def _grains(simulator: Simulator) -> Iterator[int]:
+    """Coarser and coarser grains: of how many events a simulated one may take the place.
+
+    The laws of these tests depend on how many rows the reference has for an event of the window, and
+    hardly on how many there are, as long as they are many: a hundredth of both says the same at a
+    hundredth of the price. That takes rows that do not follow each other: of those that do, a
+    hundredth would follow each other less.
+    """
+    rows, most_classes = simulator.rows, max(map(len, _categories(simulator)), default=0)
+    if rows.memory.block > 1 or rows.memory.period:
+        return
+    smallest = min(w.panes for w in simulator.looks)
+    in_window = max(_FEWEST_IN_WINDOW, _PER_CLASS * most_classes)
+    pane_events = max(_FEWEST_IN_PANE, math.ceil(in_window / smallest))
+    largest = min(simulator.pane_events // pane_events, rows.n // max(_FEWEST_DRAWN, in_window))
+    grain = 2
+    while grain < largest:
+        yield grain
+        grain *= 2
+    if largest > 1:
+        yield largest
+
+
+def _categories(simulator: Simulator) -> Iterator[tuple[str, ...]]:
+    return (f.categories for f in simulator.rows.categorical)
+
+
 @dataclass(frozen=True, slots=True)
 class _Size:
+    """How many panes to simulate, how often; whether they are as many as wanted, and how many times
+    too few."""
+
     n_panes: int
     replicates: int
+    enough: bool
+    short: float
 
 
-def _size(simulator: Simulator, ert_events: float, most: int) -> _Size:
+def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     """How long and how often to simulate, from what it will cost; no clock, so repeatable."""
     n_features = len(simulator.profile.features)
     per_pane = 12 * n_features * simulator.pane_events + sum(
@@ -211,19 +280,23 @@ def _size(simulator: Simulator, ert_events: float, most: int) -> _Size:
     if simulator.slow:
         per_pane += 200_000 * len(simulator.looks) * n_features
     back = max(w.panes for w in simulator.looks)
-    wanted = math.ceil(_HORIZON * ert_events / simulator.pane_events)
-    wanted = max(wanted, back + 20)
+    wanted = max(math.ceil(_HORIZON * ert_panes), back + 20)
     affordable = int(_WORK / per_pane / _FEWEST_REPLICATES)
     n_panes = max(min(wanted, affordable), min(wanted, 2 * back))
-    if wanted > _HORIZON * _FARTHEST * n_panes:
-        rarest = int(_FARTHEST * n_panes * simulator.pane_events)
+    replicates = min(most, max(_FEWEST_REPLICATES, int(_WORK / per_pane / n_panes)))
+    return _Size(n_panes, replicates, n_panes >= wanted, wanted / _HORIZON / n_panes)
+
+
+def _refuse_too_rare(
+    simulator: Simulator, size: _Size, ert_events: float, pane_events: int
+) -> None:
+    if size.short > _FARTHEST:
+        rarest = int(_FARTHEST * size.n_panes * pane_events)
         raise ProfileError(
             f"1 false alarm per {ert_events:,.0f} events is too rare to simulate with "
-            f"{n_features} features; at most 1 per {rarest:,} events: ask for more alarms, or "
-            "use longer panes"
+            f"{len(simulator.profile.features)} features; at most 1 per {rarest:,} events: ask for "
+            "more alarms, or use longer panes"
         )
-    replicates = int(_WORK / per_pane / n_panes)
-    return _Size(n_panes, min(most, max(_FEWEST_REPLICATES, replicates)))
 
 
 def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.float64]:

@@ -12,7 +12,6 @@ from ..schemas.units import EventWindow
 from .chi_squared import ChiSquared, homogeneity_p
 from .looks import CHUNK, FOREVER_MS, Replicate, Setting, log
 from .profile import CategoricalProfile, Profile
-from .resample import Rows
 from .windows import WindowBank
 
 
@@ -71,15 +70,13 @@ class CategoricalLooks:
             reference[a:b]
             for a, b in zip(self.class_starts.tolist(), self.class_ends.tolist(), strict=True)
         ]
-        return _Replica(setting.profile, setting.rows, counts)
+        return _Replica(setting, counts)
 
 
 class _Replica:
     """The chi-squared detector on counts of one replicate: the live decision, rare classes too."""
 
-    def __init__(
-        self, profile: Profile, rows: Rows, counts: Sequence[npt.NDArray[np.int64]]
-    ) -> None:
+    def __init__(self, setting: Setting, counts: Sequence[npt.NDArray[np.int64]]) -> None:
         self.seen = [np.flatnonzero(c[:-1] > 0) for c in counts]
         features = [
             CategoricalProfile(
@@ -90,10 +87,14 @@ class _Replica:
                 int(c[-1]),
             )
             for f, g, seen, c in zip(
-                profile.categorical, rows.categorical, self.seen, counts, strict=True
+                setting.profile.categorical,
+                setting.rows.categorical,
+                self.seen,
+                counts,
+                strict=True,
             )
         ]
-        self.profile = Profile(features, rows.n)
+        self.profile = Profile(features, setting.n_reference)
         bank = WindowBank(self.profile, [EventWindow(1, "")], 1, FOREVER_MS)
         self.window = bank.windows[0]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..schemas.errors import ProfileError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 Key = tuple[str, str, str]
 
@@ -23,12 +23,13 @@ class Calibration:
     levels: (feature, detector, window label) → level on the p-value: p ≤ level is an alarm.
     ert_events: the expected run time asked for. estimate, low, high: the one estimated for these
         levels, and its 95 % interval (bootstrap over replicates: the simulation's error only).
-    early: share of replicates that alarmed within a tenth of the budget. A memoryless alarm would
-        come to 0.095, less while windows fill. More says that references differ much: an unlucky
+    early: share of replicates that alarmed within a tenth of the budget (of the longest run time
+        simulated, where that is shorter). A memoryless alarm would come to 0.095, less while
+        windows fill. More says that references differ much: an unlucky
         one alarms sooner than the average promises.
     rate: v, the marginal rate of one look that all tests have in common.
     events, replicates, horizon: simulated in all, of how many pairs of a reference and a stream,
-        and of each at most.
+        and the events that each stands for at most. grain: events for which a simulated one stands.
     rows, correlation_time, block, period: of the reference, in rows; 1, 1 and 0 where rows are
         independent and know no cycle.
     nominal: tests too rarely seen small to be fitted; their p-value was taken as it is.
@@ -46,6 +47,7 @@ class Calibration:
     replicates: int
     horizon: int
     pane_events: int
+    grain: int
     rows: int
     correlation_time: float
     block: int

@@ -23,7 +23,7 @@ FOREVER_MS: Final = 2**60
 @dataclass(frozen=True, slots=True)
 class Looks:
     """A window as the monitor moves it, in panes: looked at each `hop`-th pane; `full_only` where
-    it is not tested before it is full."""
+    it is not tested before it is full. spec: of a window that moves so over the simulated panes."""
 
     spec: WindowSpec
     panes: int
@@ -31,9 +31,13 @@ class Looks:
     full_only: bool
 
     @staticmethod
-    def of(spec: WindowSpec, pane_events: int, pane_ms: int) -> Looks:
+    def of(spec: WindowSpec, pane_events: int, pane_ms: int, grain: int = 1) -> Looks:
+        """pane_events: in a live pane; a simulated one holds one for each `grain` of them."""
         if isinstance(spec, EventWindow):
-            return Looks(spec, -(-spec.events // pane_events), 1, True)
+            panes = -(-spec.events // pane_events)
+            if grain > 1:
+                spec = EventWindow(panes * (pane_events // grain), spec.label)
+            return Looks(spec, panes, 1, True)
         hop = max(1, (spec.hop_ms or pane_ms) // pane_ms)
         return Looks(spec, max(1, spec.size_ms // pane_ms), hop, False)
 
@@ -65,11 +69,13 @@ class Seen:
 class Setting:
     """The monitor that is simulated.
 
-    index: (detector, feature, window) → number of the test.
+    n_reference: rows of each replicate's reference. index: (detector, feature, window) → number of
+    the test.
     """
 
     profile: Profile
     rows: Rows
+    n_reference: int
     looks: tuple[Looks, ...]
     index: Mapping[tuple[str, int, int], int]
     pane_events: int

@@ -48,10 +48,8 @@ class NumericLooks:
     ) -> None:
         self.setting, self.ks, self.rate, self.slack = setting, list(ks), list(rate), slack
         events = [w.panes * setting.pane_events for w in setting.looks]
-        wanted = [
-            math.sqrt(setting.rows.n * m / (setting.rows.n + m)) / self.slack if self.ks else 1
-            for m in events
-        ]
+        n = setting.n_reference
+        wanted = [math.sqrt(n * m / (n + m)) / self.slack if self.ks else 1 for m in events]
         sizes = [min(1024, max(32, 1 << math.ceil(math.log2(b)))) if b > 1 else 1 for b in wanted]
         self.bins = bins = max(sizes)
         self.stride = [bins // b for b in sizes]
@@ -157,7 +155,7 @@ class NumericLooks:
 
     def _rate(self, replicate: Replicate, batch: _Batch) -> None:
         setting, w, due = self.setting, batch.window, batch.due
-        n_reference = setting.rows.n
+        n_reference = setting.n_reference
         both = batch.through[batch.ends][:, :, -2:].astype(np.int64)
         both -= batch.through[batch.begins][:, :, -2:]
         for i in self.rate:

@@ -186,10 +186,10 @@ class Draw:
 
     __slots__ = ("_seed", "_uniforms", "reference", "rows", "stream")
 
-    def __init__(self, rows: Rows, n_stream: int, seed: Sequence[int]) -> None:
+    def __init__(self, rows: Rows, n_reference: int, n_stream: int, seed: Sequence[int]) -> None:
         rng = np.random.default_rng([*seed, 0])
         self.rows = rows
-        self.reference = rows.draw(rows.n, rng)
+        self.reference = rows.draw(n_reference, rng)
         # When the monitor is started is not known: at any hour.
         hour = int(rng.integers(0, int(rows.memory.period))) if rows.memory.period else 0
         self.stream = rows.draw(n_stream, rng, hour)

@@ -32,6 +32,7 @@ class Simulator:
         profile, rows: the reference. plan: (detector, features it tests), as the monitor has it.
         windows: the windows. pane_events: events in a pane. pane_ms: length of a pane.
         min_events: fewer values than this are not tested.
+        grain: one simulated event, and one row of a simulated reference, stands for so many.
         rare: only very small p-values will be asked for. live: make every look as the monitor
             does; slow, and the same.
     """
@@ -47,13 +48,16 @@ class Simulator:
         pane_ms: int,
         min_events: int,
         seed: int,
+        grain: int = 1,
         rare: bool = False,
         live: bool = False,
     ) -> None:
         self.profile, self.rows, self.plan = profile, rows, plan
-        self.pane_events, self.pane_ms, self.min_events = pane_events, pane_ms, min_events
-        self.seed = seed
-        self.looks = tuple(Looks.of(spec, pane_events, pane_ms) for spec in windows)
+        self.looks = tuple(Looks.of(spec, pane_events, pane_ms, grain) for spec in windows)
+        self.pane_events, self.pane_ms = pane_events // grain, pane_ms
+        self.min_events = max(1, min_events // grain)
+        self.n_reference = rows.n // grain
+        self.seed, self.grain = seed, grain
         self.tests = [
             Probe(detector, feature, w)
             for detector, features in plan
@@ -71,7 +75,14 @@ class Simulator:
         missing = [i for i in rate if i >= n_numeric and profile.categorical[i - n_numeric].missing]
         self.slow += [(d, missing) for d, _ in plan if type(d) is MissingRate and missing]
         self.setting = Setting(
-            profile, rows, self.looks, self.index, pane_events, pane_ms, min_events
+            profile,
+            rows,
+            self.n_reference,
+            self.looks,
+            self.index,
+            self.pane_events,
+            pane_ms,
+            self.min_events,
         )
         slack = COARSE_SLACK if rare else SLACK
         ks = of.get(KolmogorovSmirnov, [])
@@ -85,7 +96,7 @@ class Simulator:
 
         bounds: give the bounds instead, of every look: quick, a little too large.
         """
-        draw = Draw(self.rows, n_panes * self.pane_events, (self.seed, replicate))
+        draw = Draw(self.rows, self.n_reference, n_panes * self.pane_events, (self.seed, replicate))
         found = Found()
         rng = np.random.default_rng([self.seed, replicate, 2])
         stretch = self.rows.memory.stretch(rng)[[t.feature for t in self.tests]]
@@ -104,7 +115,7 @@ class Simulator:
         n_panes = replicate.n_panes
         reference, stream = replicate.draw.columns()
         kinds: dict[str, Kind] = {f.name: f.kind for f in self.profile.features}
-        profile, _ = fit(reference, kinds, max_categories=self.rows.n, required=False)
+        profile, _ = fit(reference, kinds, max_categories=self.n_reference, required=False)
         names = {name: i for i, name in enumerate(profile.names)}
         plan = [
             (d, [(i, names[n]) for i in f if (n := self.profile.features[i].name) in names])

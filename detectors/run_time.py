@@ -111,15 +111,19 @@ def runs_of(seen: Sequence[Seen], scales: Scales, n_panes: int, pane_events: int
 
 @dataclass(frozen=True, slots=True)
 class Solved:
+    """estimate, low, high: the expected run time. early: see `Calibration`. steady: the longest
+    expected run time simulated that is not early more often than it was allowed, 0 for none."""
+
     log_rate: float
     estimate: float
     low: float
     high: float
     early: float
+    steady: float
     tail: str
 
 
-def solve(runs: Runs, ert_events: float, ceiling: float) -> Solved | None:
+def solve(runs: Runs, ert_events: float, ceiling: float, most_early: float) -> Solved | None:
     """The rate v whose expected run time is the one asked for; None where it lies above `ceiling`.
 
     E[T] = E[min(T, H)] + P(T > H) · (mean residual life), and the residual life of what survives
@@ -153,10 +157,19 @@ def solve(runs: Runs, ert_events: float, ceiling: float) -> Solved | None:
         slope, start = lines[0]
         log_rate = (math.log(ert_events) - start) / slope
         at = np.exp([line[0] * log_rate + line[1] for line in lines])
-    early = float((runs.times(np.array([log_rate])) <= ert_events / 10).mean())
     low, high = np.quantile(at[1:], [0.025, 0.975])
-    tail = "survivors" if direct else "log-linear"
-    return Solved(float(log_rate), float(at[0]), float(low), float(high), early, tail)
+    early = (times <= ert[0] / 10).mean(axis=0)
+    reach = np.searchsorted(-ert[0], -min(ert_events, 0.7 * runs.horizon))
+    steady = float(ert[0, early <= most_early].max(initial=0.0))
+    return Solved(
+        float(log_rate),
+        float(at[0]),
+        float(low),
+        float(high),
+        float(early[min(reach, len(grid) - 1)]),
+        min(steady, 0.7 * runs.horizon),
+        "survivors" if direct else "log-linear",
+    )
 
 
 def _crossing(

@@ -122,8 +122,6 @@ def test_damaged_json_is_refused(calibrated: Calibration) -> None:
 @pytest.mark.parametrize(
     ("n", "ert_events", "message"),
     [
-        # 1,500 rows at 25 events each
-        (1500, 40_000, "1,500 rows support at most 1 false alarm per 37,500 events.*1,600 rows"),
         (150, 2_000, "150 reference rows.*at least 200"),
         # the window needs 300 events before it is tested at all
         (1500, 600, "tested after 300 events.*longer time"),
@@ -134,6 +132,36 @@ def test_a_budget_that_cannot_be_supported_is_refused(
 ) -> None:
     with pytest.raises(ProfileError, match=message):
         levels_for(normals(n, np.random.default_rng(0)), ert_events)
+
+
+def test_a_budget_that_many_references_miss_at_once_is_refused(
+    reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftline.detectors.calibration.MOST_EARLY", 0.0)
+    rule = (
+        "1,500 rows beside windows of 300 events .300 events. support .* would alarm within a tenth"
+    )
+    with pytest.raises(ProfileError, match=rule):
+        levels_for(reference, 12_000, most_replicates=200)
+
+
+def test_a_coarser_grain_finds_the_same_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Busy streams are simulated with fewer events, and rows, in the same proportion."""
+    columns = normals(6_000, np.random.default_rng(3))
+    profile, _ = fit(columns)
+    windows = (parse_window("2000 events"),)
+
+    def levels(work: float) -> Calibration:
+        monkeypatch.setattr("driftline.detectors.calibration._WORK", work)
+        return calibrate(
+            profile, columns, plan_of(profile), windows, pane_events=1000, ert_events=20_000
+        )
+
+    fine, coarse = levels(1e10), levels(1.6e8)
+    assert (fine.grain, coarse.grain) == (1, 4)
+    assert fine.horizon == coarse.horizon == 60_000
+    for key, level in fine.levels.items():
+        assert coarse.levels[key] == pytest.approx(level, rel=0.25)
 
 
 def test_rows_that_follow_each_other_support_less() -> None:
@@ -190,7 +218,8 @@ def test_single_values_drawn_twice_do_not_tie_and_atoms_do() -> None:
     rng = np.random.default_rng(2)
     columns = {"smooth": rng.normal(size=300), "tied": rng.integers(0, 5, 300).astype(float)}
     profile, _ = fit(columns)
-    draw = Draw(Rows.of(profile, columns), 1000, (7, 0))
+    rows = Rows.of(profile, columns)
+    draw = Draw(rows, rows.n, 1000, (7, 0))
     reference, stream = draw.columns()
     assert len({*reference["smooth"], *stream["smooth"]}) == 1300
     assert {*reference["tied"], *stream["tied"]} == {0.0, 1.0, 2.0, 3.0, 4.0}
@@ -201,7 +230,8 @@ def test_whole_rows_are_drawn_so_that_dependence_stays() -> None:
     x = rng.normal(size=500)
     columns = {"x": x, "y": -x, "sign": ["+" if v > 0 else "-" for v in x]}
     profile, _ = fit(columns)
-    _, stream = Draw(Rows.of(profile, columns), 2000, (1, 2)).columns()
+    rows = Rows.of(profile, columns)
+    _, stream = Draw(rows, rows.n, 2000, (1, 2)).columns()
     assert np.corrcoef(stream["x"], stream["y"])[0, 1] < -0.99
     agree = [(v > 0) == (s == "+") for v, s in zip(stream["x"], stream["sign"], strict=True)]
     assert np.mean(agree) > 0.99
