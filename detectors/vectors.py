@@ -137,6 +137,7 @@ class VectorProfile:
             "scale": self.scale,
             "mmd.centre": mmd.centre,
             "mmd.reference_window": mmd.reference_window,
+            "mmd.prefill": mmd.prefill,
             "mmd.starts": mmd.starts,
             "mmd.thresholds": mmd.thresholds,
         }
@@ -170,6 +171,7 @@ class VectorProfile:
         fitted = Fitted(
             centre=arrays["mmd.centre"],
             reference_window=arrays["mmd.reference_window"],
+            prefill=arrays["mmd.prefill"],
             starts=arrays["mmd.starts"],
             thresholds=arrays["mmd.thresholds"],
             **said,
