@@ -66,7 +66,7 @@ class OnlineMMD:
     multivariate change detection with calibrated and memoryless false detection rates".
 
     >>> rng = np.random.default_rng(0)
-    >>> detector = OnlineMMD.fit(rng.normal(size=(300, 4)), window_sizes=(50,), ert=500, seed=1)
+    >>> detector = OnlineMMD.fit(rng.normal(size=(300, 4)), window_sizes=(50,), ert=500, seed=4)
     >>> detector.update(rng.normal(size=(100, 4))).drifted.any()
     np.False_
     >>> looks = detector.update(rng.normal(2.0, size=(10, 4)))

@@ -59,7 +59,7 @@ class PaneMMD:
 
     >>> rng = np.random.default_rng(0)
     >>> from driftline.detectors import OnlineMMD
-    >>> fitted = OnlineMMD.fit(rng.normal(size=(300, 4)), (50,), ert=500, seed=1).fitted
+    >>> fitted = OnlineMMD.fit(rng.normal(size=(300, 4)), (50,), ert=500, seed=4).fitted
     >>> test = PaneMMD(fitted)
     >>> test.push(rng.normal(size=(100, 4))).drifted.any()
     np.False_

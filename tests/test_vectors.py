@@ -30,7 +30,8 @@ from driftline.detectors import OnlineMMD
 from driftline.detectors.kernels import unbiased_mmd2
 from driftline.detectors.mmd_fit import Fitted
 from driftline.detectors.pane_mmd import PaneMMD
-from driftline.detectors.vectors import VectorRows, taken
+from driftline.detectors.reduce import make_reducer
+from driftline.detectors.vectors import VectorRows, VectorSpec, fit_vectors, taken
 from driftline.schemas.errors import ConfigError, EventError, ProfileError
 from driftline.schemas.pane import Delta
 from driftline.schemas.verdict import Verdict as Contract
@@ -279,6 +280,27 @@ def test_a_pane_larger_than_the_largest_window_is_tested_at_each_event(online: F
     test.push(rows[:7])
     # The events of the largest window before the pane stay known.
     assert len(test.similarity) == 67
+
+
+def test_principal_components_do_not_set_the_reference_apart_from_the_stream() -> None:
+    """Directions in which some rows vary most are those in which others vary less: where the rows
+    that the components are fitted on are the ones compared, streams without drift alarm."""
+    rng = np.random.default_rng(3)
+    reference = rng.normal(size=(450, 160)).astype(np.float32)
+    quiet = rng.normal(size=(1_500, 160)).astype(np.float32)
+    spec = VectorSpec("vector", reduce="pca 16", windows=(100,), ert=300)
+    profile = fit_vectors("v", spec, reference)
+    assert len(profile.mmd.reference_window) == 300 - 2 * 100
+    assert OnlineMMD(profile.mmd).update(profile.reduced(quiet)).drifted.mean() < 0.2
+    reducer = make_reducer("pca 16", reference)
+    both = OnlineMMD.fit(reducer.reduce(reference), (100,), ert=300, n_bootstraps=200)
+    assert both.update(reducer.reduce(quiet)).drifted.mean() > 0.9
+
+
+def test_too_few_rows_for_the_components_are_counted_in_the_message() -> None:
+    rows = np.random.default_rng(4).normal(size=(60, 40)).astype(np.float32)
+    with pytest.raises(ProfileError, match="of 60 reference rows, 20 are for `pca 32` alone"):
+        fit_vectors("v", VectorSpec("vector", reduce="pca 32", windows=(10,)), rows)
 
 
 # The way through
