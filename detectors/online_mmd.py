@@ -50,8 +50,8 @@ class OnlineMMD:
     The statistic is the unbiased MMD² (Gaussian kernel, median bandwidth) between a fixed part of
     the reference and the last w events, for each window size w. When a run begins, the windows are
     full of other rows of the reference, which events replace one by one; so a change is seen from
-    the first event on. Choose it for embeddings and other
-    vectors where delay counts; `mmd_permutation_test` is for closed windows and gives a p-value.
+    the first event on. Choose it for embeddings and other vectors where delay counts;
+    `mmd_permutation_test` is for closed windows and gives a p-value.
 
     `ert`, the expected run time, belongs to the whole detector: without drift, the first alarm of
     *any* size comes on average with event number `ert`; the average is over references and streams.
