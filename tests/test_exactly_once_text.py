@@ -25,11 +25,11 @@ from test_exactly_once import _progress, cli, committed, stage_pids, start, stop
 from driftline.stream.broker.node import Broker
 
 START_MS = 1_700_000_000_000
-EVENTS, TURN = 2_400, 1_600
+EVENTS, TURN = 3_000, 2_000
 REFERENCE = 600
-KILLS = 8
+KILLS = 7
 # Processor seconds that a process of ingest is given: the first are for torch and the model.
-LIFE_S = (6.0, 20.0)
+LIFE_S = (6.0, 14.0)
 
 CONFIG = """
 kafka: {{bootstrap.servers: "{servers}"}}
@@ -143,7 +143,7 @@ def test_kills_during_embedding_change_nothing(
         supervisor = start(Path(killed_yaml))
         try:
             life_s = chance.uniform(*LIFE_S)
-            while len(done) < KILLS:
+            while len(done) < KILLS and received(servers, "killed") < sent:
                 victims = stage_pids(supervisor.pid).get("ingest", [])
                 ripe = [pid for pid in victims if processor_s(pid) > life_s]
                 if ripe:
@@ -165,7 +165,7 @@ def test_kills_during_embedding_change_nothing(
     with capsys.disabled():
         print(f"\nof {sent:,} texts, done at each kill: {done}; {len(live)} verdicts")
     # Kills that came when there was nothing more to embed would show nothing.
-    assert sum(count < sent for count in done) >= 6
+    assert sum(count < sent for count in done) >= 5
     assert len({count for count in done if 0 < count < sent}) >= 2
     assert sorted(killed) == sorted(quiet) == sorted(live)
     assert len({orjson.loads(value)["id"] for value in killed}) == len(killed)
