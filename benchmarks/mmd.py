@@ -106,9 +106,6 @@ def lengths(workers: dict[str, Worker], d: int, streams: int) -> list[dict[str, 
         for name, worker in workers.items():
             answer = worker.ask("lengths", streams=streams, cap=CAP, seed=7, **request)
             values = np.array([v for v in answer["lengths"] if v > 0], np.float64)
-            if kind == "no drift" and name == "driftline":
-                # The peer's window is full from the start; ours at event 200.
-                values -= SETUP["sizes"][0] - 1
             found.append({
                 "d": d, "kind": kind, "side": name, "streams": len(values),
                 "alarmed_before": streams - len(values),

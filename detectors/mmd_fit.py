@@ -20,10 +20,11 @@ class Fitted:
     """What `OnlineMMD.fit` found; it never changes.
 
     reference_window: (m, d), the part of the reference that windows are compared with.
+    prefill: (largest window, d), another part of it, which fills the windows when a run begins.
     centre: (d,), mean of the reference. bandwidth: σ.
     reference_term: Σ_{i≠j} k(x_i, x_j) / m(m-1) over the reference window.
     thresholds: (blocks, sizes). starts: (blocks,) the event number from which each row holds, the
-    last for ever; NaN where a window is not full.
+    last for ever.
     """
 
     window_sizes: tuple[int, ...]
@@ -33,6 +34,7 @@ class Fitted:
     bandwidth: float
     centre: Float64
     reference_window: Float64
+    prefill: Float64
     reference_term: float
     starts: npt.NDArray[np.int64]
     thresholds: Float64
@@ -51,11 +53,13 @@ def fit(
     if len(rows) == 0:
         raise ValueError("the reference is empty; give rows to compare with")
     sizes = _checked_sizes(window_sizes, len(rows))
-    check(ert, n_bootstraps, sizes)
+    check(ert, n_bootstraps)
     rng = np.random.default_rng(seed)
     centre = rows.mean(axis=0)
     bandwidth = median_bandwidth(rows, rng)
-    chosen = np.sort(rng.permutation(len(rows))[2 * max(sizes) :])
+    largest = max(sizes)
+    order = rng.permutation(len(rows))
+    filling, chosen = order[:largest], np.sort(order[min(2 * largest, len(rows) - largest) :])
     left, right = sides(scaled(rows, centre, bandwidth))
     kernel = gram(left.astype(np.float32), right.astype(np.float32))
     np.fill_diagonal(kernel, 0.0)
@@ -71,6 +75,7 @@ def fit(
         bandwidth=bandwidth,
         centre=centre,
         reference_window=rows[chosen],
+        prefill=rows[filling],
         reference_term=float(inside.sum()) / (m * (m - 1)),
         starts=starts,
         thresholds=thresholds,
@@ -87,10 +92,11 @@ def _checked_sizes(window_sizes: Sequence[int], n: int) -> tuple[int, ...]:
         raise ValueError(
             f"the reference has {n} rows; at most {MAX_REFERENCE} are used: give a sample of it"
         )
-    # The reference window, as large as in the paper, is no smaller than the windows compared with it.
-    if n < 3 * max(sizes):
+    # The reference window is no smaller than the windows compared with it, and what fills those
+    # is not in it.
+    if n < 2 * max(sizes):
         raise ValueError(
             f"a window of {max(sizes)} events is too large for a reference of {n} rows, which "
-            f"must be at least three times as many; the largest possible window is {n // 3}"
+            f"must be at least twice as many; the largest possible window is {n // 2}"
         )
     return sizes

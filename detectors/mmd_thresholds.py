@@ -21,6 +21,8 @@ from .survival import expected
 MIN_SILENT = 100
 # Streams times ERT, at most; the work grows with it and with the largest window.
 _MAX_LOOKS = 2e8
+# Alarms expected in the first block of looks, at least: of fewer, what is highest is left to chance.
+_FIRST_ALARMS = 3.0
 # In units of the ERT: thresholds change for so long (14 % of the streams are silent then), in
 # blocks no longer than this, and the last ones are tried out on that many looks more, in so many parts.
 _CHANGING = 2.0
@@ -29,12 +31,11 @@ _TRIED = 3.0
 _PARTS = 60
 
 
-def check(ert: float, n_bootstraps: int, sizes: tuple[int, ...]) -> None:
+def check(ert: float, n_bootstraps: int) -> None:
     """Refuse what cannot be simulated.
 
     Raises:
-        ValueError: an ERT that is no number above 1, too long to simulate, or so short against the
-            windows that nearly all streams have alarmed before the largest is full.
+        ValueError: an ERT that is no number above 1 or too long to simulate, too few streams.
     """
     if not (math.isfinite(ert) and ert > 1.0):
         raise ValueError(f"ert is {ert}; it must be a number of events above 1")
@@ -46,14 +47,6 @@ def check(ert: float, n_bootstraps: int, sizes: tuple[int, ...]) -> None:
         raise ValueError(
             f"{n_bootstraps} simulated streams of {ert:g} looks to their first alarm are more than "
             f"the {_MAX_LOOKS:g} looks that are simulated at most: lower n_bootstraps or ert"
-        )
-    silent = n_bootstraps * math.exp((max(sizes) - min(sizes)) * math.log1p(-1.0 / ert))
-    if silent < MIN_SILENT:
-        raise ValueError(
-            f"at ert={ert:g}, {silent:.1f} of {n_bootstraps} simulated streams are silent until "
-            f"the window of {max(sizes)} events is full, {max(sizes) - min(sizes)} looks after the "
-            f"smallest; its thresholds rest on at least {MIN_SILENT}: raise ert or n_bootstraps, "
-            "or leave that window out"
         )
 
 
@@ -69,8 +62,7 @@ def simulate_thresholds(
 
     In each block of looks, the streams without an alarm so far lose the share
     1 - (1 - 1/ert)^looks. The last thresholds are those for which the remaining streams run, on
-    average, `ert` looks more. Every size that is full has an equal share in the alarms. NaN stands
-    where a window is not full.
+    average, `ert` looks more. Every size has an equal share in the alarms.
 
     Args:
         kernel: (n, n) kernel values of the reference's rows, 0 on the diagonal; it is changed.
@@ -78,18 +70,16 @@ def simulate_thresholds(
     """
     streams = Streams(kernel, m, sizes, n_bootstraps, rng)
     silent = np.arange(n_bootstraps)
-    streams.highest(silent, min(sizes) - 1)
-    starts, found = [0], [np.full(len(sizes), np.nan)]
-    stop = min(sizes) - 1
-    for start, stop in _blocks(sizes, ert, n_bootstraps):
-        full = [k for k, size in enumerate(sizes) if size - 1 <= start]
-        values = streams.highest(silent, stop - start)[:, full]
+    starts: list[int] = []
+    found: list[Float64] = []
+    stop = 0
+    for start, stop in _blocks(ert, n_bootstraps):
+        values = streams.highest(silent, stop - start)
         # Rounded against the whole run, so that rounding does not add up over blocks.
-        survive = n_bootstraps * (1.0 - 1.0 / ert) ** (stop - min(sizes) + 1)
+        survive = n_bootstraps * (1.0 - 1.0 / ert) ** stop
         alarms = max(len(silent) - round(survive), 0)
-        thresholds = np.full(len(sizes), np.nan)
-        thresholds[full] = _at(values, _share(values, alarms))
-        silent = silent[(values <= thresholds[full]).all(axis=1)]
+        thresholds = _at(values, _share(values, alarms))
+        silent = silent[(values <= thresholds).all(axis=1)]
         starts.append(start)
         found.append(thresholds)
     starts.append(stop)
@@ -97,22 +87,18 @@ def simulate_thresholds(
     return np.array(starts), np.array(found)
 
 
-def _blocks(sizes: tuple[int, ...], ert: float, n_bootstraps: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) event numbers between which thresholds stay: as a window fills, then for 1, 2,
-    4, 8, … looks, since they fall fast at first."""
-    filled = sorted({size - 1 for size in sizes})
-    # A window that has just filled looks at the same events for one window more.
-    end = max(filled[0] + _CHANGING * ert, filled[-1] + min(max(sizes), ert))
-    most = filled[0] + math.floor(math.log(MIN_SILENT / n_bootstraps) / math.log1p(-1.0 / ert))
-    end = max(math.ceil(min(end, most)), filled[-1] + 1)
+def _blocks(ert: float, n_bootstraps: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) event numbers between which thresholds stay: they fall fast at first, so each
+    block has twice as many looks as the one before."""
+    most = math.floor(math.log(MIN_SILENT / n_bootstraps) / math.log1p(-1.0 / ert))
+    end = max(math.ceil(min(_CHANGING * ert, most)), 1)
     longest = max(1, round(_LONGEST_BLOCK * ert))
-    for begin, until in zip(filled, [*filled[1:], end], strict=True):
-        start, length = begin, 1
-        while start < until:
-            # What would be left over joins the block, unless it is as long.
-            stop = start + length if start + 2 * length <= until else until
-            yield start, stop
-            start, length = stop, min(2 * length, longest)
+    start, length = 0, math.ceil(_FIRST_ALARMS * ert / n_bootstraps)
+    while start < end:
+        # What would be left over joins the block, unless it is as long.
+        stop = start + length if start + 2 * length <= end else end
+        yield start, stop
+        start, length = stop, min(2 * length, longest)
 
 
 def _share(values: npt.NDArray[np.floating], alarms: int) -> int:
@@ -156,9 +142,10 @@ def _last(streams: Streams, silent: npt.NDArray[np.int64], ert: float) -> Float6
 class Streams:
     """Streams without drift, each with a reference window of its own, followed in step.
 
-    Both are drawn from the reference's rows with replacement, so that a stream can be of any
-    length. Two draws of the same row are not equal, as no two events of a continuous distribution
-    are: their kernel value is that of an average pair with this row.
+    As those of a detector, their windows are full before the first look. All rows are drawn from
+    the reference's with replacement, so that a stream can be of any length. Two draws of the same
+    row are not equal, as no two events of a continuous distribution are: their kernel value is that
+    of an average pair with this row.
     """
 
     def __init__(
@@ -187,10 +174,15 @@ class Streams:
             self._reference_term[first : first + len(drawn)] = own / (m * (m - 1))
         # Per stream: its newest rows, and Σ of the kernel values of each with those after it; per
         # size too: Σ_{i<j} k(y_i, y_j) and Σ of the means over the current window.
-        self._kept = np.zeros((count, largest), np.int64)
-        self._later = np.zeros((count, largest), np.float32)
-        self._pairs, self._to_reference = np.zeros((2, count, len(sizes)))
-        self._seen = 0
+        self._kept = rng.integers(n, size=(count, largest))
+        self._later = np.empty((count, largest), np.float32)
+        self._pairs, self._to_reference = np.empty((2, count, len(sizes)))
+        for stream, rows in enumerate(self._kept):
+            later = np.triu(kernel[rows[:, None], rows], 1)
+            self._later[stream] = later.sum(axis=1)
+            for k, w in enumerate(sizes):
+                self._pairs[stream, k] = later[-w:, -w:].sum(dtype=np.float64)
+                self._to_reference[stream, k] = self._means[stream, rows[-w:]].sum(dtype=float)
         # Statistics are made so many events ahead, and handed out as asked for.
         self._step = min(max(largest, 128), 256)
         self._ahead = np.empty((count, self._step, len(sizes)), np.float32)
@@ -200,14 +192,13 @@ class Streams:
         self._after = np.triu(np.ones((self._step, self._step), np.float32), 1)
 
     def highest(self, which: npt.NDArray[np.int64], looks: int) -> Float32:
-        """(streams, sizes) highest statistic in the next `looks` of the streams `which`, -inf
-        where a window is not full. The others are never asked for again."""
+        """(streams, sizes) highest statistic in the next `looks` of the streams `which`. The others
+        are never asked for again."""
         found = np.full((len(which), len(self._sizes)), -np.inf, np.float32)
         while looks > 0:
             if self._used == self._step:
                 for stream in which:
                     self._ahead[stream] = self._next(stream)
-                self._seen += self._step
                 self._used = 0
             take = min(looks, self._step - self._used)
             ahead = self._ahead[which, self._used : self._used + take]
@@ -225,13 +216,10 @@ class Streams:
         # another stay 0 there: `later` has their sums.
         self._kernel.take(new, axis=0, out=self._rows, mode="clip")
         self._rows.take(rows, axis=1, out=square[largest:], mode="clip")
-        missing = max(largest - self._seen, 0)
-        square[largest:, :missing] = 0.0
         square[:largest, largest:] = square[largest:, :largest].T
         np.fill_diagonal(square, 0.0)
         later = np.concatenate([self._later[stream], np.zeros(step, np.float32)])
         means = self._means[stream].take(rows).astype(np.float64)
-        means[:missing] = 0.0
         statistic = np.empty((step, len(self._sizes)))
         stop = len(rows)
         for k, w in enumerate(self._sizes):
@@ -244,7 +232,6 @@ class Streams:
             to_reference += self._to_reference[stream, k]
             statistic[:, k] = pairs * (2.0 / (w * (w - 1))) - to_reference * (2.0 / w)
             self._pairs[stream, k], self._to_reference[stream, k] = pairs[-1], to_reference[-1]
-            statistic[: max(w - 1 - self._seen, 0), k] = -np.inf
         later[:largest] += square[:largest, largest:].sum(axis=1)
         later[largest:] = np.einsum("ij,ij->i", square[largest:, largest:], self._after)
         self._later[stream], self._kept[stream] = later[step:], rows[step:]

@@ -26,7 +26,9 @@ _SHOWN: Final = 3
 class OnlineWindow:
     """The last `size` events of a feature, as they stood when the test said most.
 
-    label, start_ms, end_ms, events: as a `Window` has them. outcome: of the pane that ended it.
+    label, start_ms, end_ms, events: as a `Window` has them; of a run's first window, events are
+    those of the stream, without the rows of the reference that fill it. outcome: of the pane that
+    ended it.
     """
 
     label: str
@@ -152,16 +154,14 @@ class _Feature:
             detail["missing"] = missing
         if offered > n:
             detail["sampled_out"] = offered - n
-        made = ~np.isnan(statistic)
-        if not made.any():
-            reason = f"the stream has brought {self._test.seen} of the window's {label}"
-            outcome = Outcome(self.index, None, None, reason=reason, detail=detail)
-            return self._ended(label, self.kept[0].start_ms, end_ms, self._test.seen, outcome)
-        exceeded = np.where(made, statistic - threshold, -np.inf)
+        exceeded = statistic - threshold
         at = int(exceeded.argmax())
+        after = n - at - 1
+        events = min(self._test.seen - after, size)
+        if events < size:
+            detail["reference_rows"] = size - events
         held = self._test.similarity
-        window = held[max(0, len(held) - n + at + 1 - size) : len(held) - n + at + 1]
-        similar = float(window.mean())
+        similar = float(held[len(held) - after - events : len(held) - after].mean())
         drifted = np.flatnonzero(exceeded > 0)
         if len(drifted):
             first = int(drifted[0])
@@ -170,7 +170,7 @@ class _Feature:
                 "id": rows.ids[first],
                 "time": iso_ms(int(rows.times_ms[first])),
             }
-            detail["farthest"] = self._farthest(size)
+            detail["farthest"] = self._farthest(min(self._test.seen, size))
         effect = Effect(
             "similarity_shift",
             similar - self.profile.mmd.reference_term,
@@ -186,7 +186,7 @@ class _Feature:
             detail=detail,
             threshold=float(threshold[at]),
         )
-        return self._ended(label, self._start_of(n - at - 1 + size), end_ms, size, outcome)
+        return self._ended(label, self._start_of(after + events), end_ms, events, outcome)
 
     def _ended(
         self, label: str, start_ms: int, end_ms: int, events: int, outcome: Outcome

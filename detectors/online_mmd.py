@@ -29,14 +29,14 @@ from .mmd_fit import Fitted, fit
 _FLOAT32_NORM = 16.0
 # Running sums are taken afresh after so many events, before their rounding adds up to 1e-7.
 _RESUM_EVENTS = 4096
-_FORMAT = "driftline.online_mmd.v1"
+_FORMAT = "driftline.online_mmd.v2"
 
 
 class Looks(NamedTuple):
     """Per event (row) and window size (column).
 
-    statistic: unbiased MMD² of the window that ends with this event; NaN while it is not full.
-    threshold: what it is compared with; NaN likewise. drifted: statistic > threshold.
+    statistic: unbiased MMD² of the window that ends with this event.
+    threshold: what it is compared with. drifted: statistic > threshold.
     """
 
     statistic: Float64
@@ -48,24 +48,25 @@ class OnlineMMD:
     """Do the newest vectors still come from the distribution of the reference? Asked at every event.
 
     The statistic is the unbiased MMD² (Gaussian kernel, median bandwidth) between a fixed part of
-    the reference and the last w events, for each window size w. Choose it for embeddings and other
-    vectors where delay counts; `mmd_permutation_test` is for closed windows and gives a p-value.
+    the reference and the last w events, for each window size w. When a run begins, the windows are
+    full of other rows of the reference, which events replace one by one; so a change is seen from
+    the first event on. Choose it for embeddings and other vectors where delay counts;
+    `mmd_permutation_test` is for closed windows and gives a p-value.
 
     `ert`, the expected run time, belongs to the whole detector: without drift, the first alarm of
-    *any* size comes on average `ert` events after the smallest window is full; the average is over
-    references and streams. Every size that is full has an equal share in the alarms. With one size,
-    that is the plain case of the paper.
+    *any* size comes on average with event number `ert`; the average is over references and streams.
+    Every size has an equal share in the alarms. With one size, that is the plain case of the paper.
     After an alarm the detector goes on looking, and alarms cluster; `reset` begins a new run.
 
     Cost per event: one kernel value per row of the reference window and up to two per event of the
     largest window, whatever the number of sizes. Memory: about 4·(w + 256)² bytes, for ever.
-    Misses what a kernel of one bandwidth cannot see, and needs w events to see slight drift.
+    Misses what a kernel of one bandwidth cannot see, and needs about w events to see slight drift.
 
     Source: Gretton et al. (2012), equation 3; Cobb, Van Looveren & Klaise (2022), "Sequential
     multivariate change detection with calibrated and memoryless false detection rates".
 
     >>> rng = np.random.default_rng(0)
-    >>> detector = OnlineMMD.fit(rng.normal(size=(300, 4)), window_sizes=(50,), ert=500, seed=1)
+    >>> detector = OnlineMMD.fit(rng.normal(size=(300, 4)), window_sizes=(50,), ert=500, seed=4)
     >>> detector.update(rng.normal(size=(100, 4))).drifted.any()
     np.False_
     >>> looks = detector.update(rng.normal(2.0, size=(10, 4)))
@@ -99,19 +100,20 @@ class OnlineMMD:
     ) -> Self:
         """Take bandwidth and reference window from `reference` (n, d), and simulate thresholds.
 
-        The reference window is n - 2·max(window_sizes) rows drawn by `seed`. The simulation follows
+        With w = max(window_sizes), the reference window is n - 2·w rows drawn by `seed`, and at
+        least w of them; w of the others fill the windows when a run begins. The simulation follows
         `n_bootstraps` streams for about two ERTs each; its own error of the ERT falls with the root
         of their number.
 
         Raises:
-            ValueError: a window under 2 events or over a third of the reference, a size given
-                twice, an ERT too long or too short to simulate, a reference that is empty, constant,
-                not finite, or over 12,000 rows.
+            ValueError: a window under 2 events or over half of the reference, a size given
+                twice, an ERT too long to simulate, a reference that is empty, constant, not finite,
+                or over 12,000 rows.
         """
         return cls(fit(reference, window_sizes, ert=ert, seed=seed, n_bootstraps=n_bootstraps))
 
     def reset(self) -> None:
-        """Begin a new run: empty windows, the same thresholds from their first."""
+        """Begin a new run: windows full of the same rows, the same thresholds from their first."""
         w, d = self._largest, self.fitted.reference_window.shape[1]
         side = w + self._room
         self._seen = 0
@@ -121,13 +123,17 @@ class OnlineMMD:
         self._rows = np.zeros((side, d))
         self._norms = np.zeros(side)
         self._left32, self._right32 = np.zeros((2, side, d + 2), np.float32)
-        # Kernel values of the kept events among one another, 0 on the diagonal and where there is
-        # no event yet; and the mean kernel value of each with the reference window.
+        # Kernel values of the kept events among one another, 0 on the diagonal; and the mean kernel
+        # value of each with the reference window.
         self._kernel = np.zeros((side, side), np.float32)
         self._to_reference = np.zeros(side)
         # Per window size: Σ_{i<j} k(y_i, y_j) and Σ of the means, over the current window.
         self._pairs = np.zeros(len(self.fitted.window_sizes))
         self._means = np.zeros(len(self.fitted.window_sizes))
+        self._place(scaled(self.fitted.prefill, self.fitted.centre, self.fitted.bandwidth), 0, w)
+        for start in range(0, w, self._room):
+            self._fill_kernel(0, start, min(start + self._room, w))
+        self._resum()
 
     @property
     def bandwidth(self) -> float:
@@ -146,9 +152,9 @@ class OnlineMMD:
 
     @property
     def window(self) -> Float64:
-        """The newest events (up to the largest window size, d), oldest first."""
-        kept = min(self._seen, self._largest)
-        rows = self._rows[self._position - kept : self._position]
+        """The newest events (largest window size, d), oldest first; rows of the reference where
+        there were not yet so many."""
+        rows = self._rows[self._position - self._largest : self._position]
         return rows * self.fitted.bandwidth + self.fitted.centre
 
     def update(self, batch: npt.ArrayLike) -> Looks:
@@ -172,9 +178,7 @@ class OnlineMMD:
             done += step
         block = np.searchsorted(self.fitted.starts, np.arange(first, first + count), "right") - 1
         threshold = self.fitted.thresholds[block]
-        statistic[np.isnan(threshold)] = np.nan
-        with np.errstate(invalid="ignore"):
-            return Looks(statistic, threshold, statistic > threshold)
+        return Looks(statistic, threshold, statistic > threshold)
 
     def _take(self, events: Float64) -> Float64:
         """Statistics (n, sizes) at events that fit into the buffer."""
@@ -186,7 +190,6 @@ class OnlineMMD:
         self._fill_kernel(kept, start, stop)
 
         statistic = np.empty((len(events), len(fitted.window_sizes)))
-        # Early events are compared with rows of zeros, kernel included, where there were none.
         for k, w in enumerate(fitted.window_sizes):
             entering = sums_before(self._kernel, start, stop, w - 1)
             leaving = sums_after(self._kernel, start - w, stop - w, w - 1)
@@ -222,8 +225,6 @@ class OnlineMMD:
             left, right = sides(self._rows[kept:stop])
             square = gram(left[start - kept :], right).astype(np.float32)
             to_reference = gram(left[start - kept :], self._reference)
-        # Events before the first are zeros, which would look like events at the centre.
-        square[:, : max(self._largest - self._seen - 1, 0)] = 0.0
         self._kernel[start:stop, kept:stop] = square
         self._kernel[kept:start, start:stop] = square[:, : start - kept].T
         diagonal = np.arange(start, stop)
@@ -253,6 +254,7 @@ class OnlineMMD:
         arrays = {
             "centre": fitted.centre,
             "reference_window": fitted.reference_window,
+            "prefill": fitted.prefill,
             "starts": fitted.starts,
             "thresholds": fitted.thresholds,
             "rows": self._rows[newest],
@@ -299,6 +301,7 @@ class OnlineMMD:
                     bandwidth=values["bandwidth"],
                     centre=arrays["centre"],
                     reference_window=arrays["reference_window"],
+                    prefill=arrays["prefill"],
                     reference_term=values["reference_term"],
                     starts=arrays["starts"],
                     thresholds=arrays["thresholds"],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -54,10 +55,11 @@ class PaneMMD:
 
     Its state is the panes that hold the newest events of the largest window, and how many events
     there were: a new one that is given the same panes, and that number, goes on to the same bits.
+    The rows of the reference that fill the windows when a run begins count as a pane before all.
 
     >>> rng = np.random.default_rng(0)
     >>> from driftline.detectors import OnlineMMD
-    >>> fitted = OnlineMMD.fit(rng.normal(size=(300, 4)), (50,), ert=500, seed=1).fitted
+    >>> fitted = OnlineMMD.fit(rng.normal(size=(300, 4)), (50,), ert=500, seed=4).fitted
     >>> test = PaneMMD(fitted)
     >>> test.push(rng.normal(size=(100, 4))).drifted.any()
     np.False_
@@ -71,16 +73,18 @@ class PaneMMD:
         # Events gone by since the run began; thresholds change with it at first.
         self.seen = 0
         self._blocks: deque[_Block] = deque()
-        self._kernel = np.zeros((self.largest, self.largest), np.float32)
-        self._similarity = np.zeros(self.largest)
         reference = scaled(fitted.reference_window, fitted.centre, fitted.bandwidth)
         self._reference = sides(reference)[1]
         self._reference32 = self._reference.astype(np.float32)
+        self._prefill = self._block(fitted.prefill)
+        self._begin([])
 
     @property
     def similarity(self) -> Float64:
-        """(n,) mean kernel value of the newest events, oldest first, with the reference window."""
-        return self._similarity[self.largest - min(self.seen, self.largest) :]
+        """(n,) mean kernel value with the reference window of the newest pane's events and those of
+        the largest window before them, oldest first."""
+        known = len(self._similarity)
+        return self._similarity[known - min(self.seen, known) :]
 
     @property
     def events(self) -> int:
@@ -92,13 +96,8 @@ class PaneMMD:
         that begins its run again."""
         for _ in range(n_panes):
             self._blocks.popleft()
-        left = min(self.events, self.largest)
-        if left < min(self.seen, self.largest):
-            self.seen = left
-            gone = self.largest - left
-            self._kernel[:gone] = 0.0
-            self._kernel[:, :gone] = 0.0
-            self._similarity[:gone] = 0.0
+        if self.events < min(self.seen, self.largest):
+            self._begin(list(self._blocks))
 
     def push(self, rows: npt.ArrayLike) -> Looks:
         """The looks at each of a pane's rows (n, d), in order.
@@ -106,25 +105,12 @@ class PaneMMD:
         Raises:
             ValueError: another number of features, NaN or infinity.
         """
-        fitted, w_max = self.fitted, self.largest
-        values = as_rows(rows, "pane", fitted.reference_window.shape[1])
-        block = self._block(values)
-        n = len(block)
-        side = w_max + n
-        kernel = np.zeros((side, side), np.float32)
-        kernel[:w_max, :w_max] = self._kernel
-        self._blocks.append(block)
-        self._fill(kernel)
-        similarity = np.concatenate([self._similarity, block.similarity])
-        numbers = np.arange(self.seen, self.seen + n)
+        fitted = self.fitted
+        block = self._block(as_rows(rows, "pane", fitted.reference_window.shape[1]))
+        numbers = np.arange(self.seen, self.seen + len(block))
         threshold = fitted.thresholds[np.searchsorted(fitted.starts, numbers, "right") - 1]
-        statistic = self._statistics(kernel, similarity, n)
-        statistic[np.isnan(threshold)] = np.nan
-        self._kernel = kernel[n:, n:].copy()
-        self._similarity = similarity[n:]
-        self.seen += n
-        with np.errstate(invalid="ignore"):
-            return Looks(statistic, threshold, statistic > threshold)
+        statistic = self._statistics(*self._take(block), len(block))
+        return Looks(statistic, threshold, statistic > threshold)
 
     def spare(self) -> int:
         """How many of the oldest panes hold nothing of the largest window."""
@@ -135,6 +121,29 @@ class PaneMMD:
             left -= len(block)
             count += 1
         return count
+
+    def _begin(self, blocks: list[_Block]) -> None:
+        """A new run, which these are the first panes of."""
+        self.seen = 0
+        self._blocks.clear()
+        self._kernel = _product(self._prefill, self._prefill).astype(np.float32)
+        np.fill_diagonal(self._kernel, 0.0)
+        self._similarity = self._prefill.similarity
+        for block in blocks:
+            self._take(block)
+
+    def _take(self, block: _Block) -> tuple[Float32, Float64]:
+        """Move on by a pane; the kernel values and similarities of the largest window before it and
+        of its rows."""
+        n, w_max = len(block), self.largest
+        kernel = np.zeros((w_max + n, w_max + n), np.float32)
+        kernel[:w_max, :w_max] = self._kernel
+        self._blocks.append(block)
+        self._fill(kernel)
+        self._similarity = np.concatenate([self._similarity[-w_max:], block.similarity])
+        self._kernel = kernel[n:, n:].copy()
+        self.seen += n
+        return kernel, self._similarity
 
     def _block(self, values: Float64) -> _Block:
         rows = scaled(values, self.fitted.centre, self.fitted.bandwidth)
@@ -152,7 +161,7 @@ class PaneMMD:
         side, new = len(kernel), self._blocks[-1]
         n = len(new)
         end = side
-        for old in reversed(self._blocks):
+        for old in chain(reversed(self._blocks), [self._prefill]):
             begin = end - len(old)
             product = _product(new, old)
             visible = max(begin, 0)

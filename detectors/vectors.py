@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ..schemas.errors import ProfileError
 from .mmd_fit import Fitted
 from .online_mmd import OnlineMMD
-from .reduce import Reducer, make_reducer, reducer_from_parts
+from .reduce import Reducer, make_reducer, parse_reducer, reducer_from_parts
 
 VectorKind = Literal["text", "vector", "group"]
 
@@ -32,6 +32,9 @@ MAX_ROWS: Final = 4_000
 # Events from one false alarm to the next, in largest windows, where nothing else is said.
 DEFAULT_ERT_WINDOWS: Final = 20
 DEFAULT_WINDOWS: Final = (50, 200, 800)
+# One in so many reference rows is for the reducer, where it follows the rows it is fitted on so closely
+# that to a test these would differ from all others: principal components.
+_REDUCER_SHARE: Final = 3
 # Standard deviations from the reference's mean that a group's members are cut off at.
 _FURTHEST: Final = 1e9
 # Looks that thresholds are simulated with, about half a minute's work; and the streams they are shared
@@ -88,7 +91,8 @@ class VectorProfile:
 
     encoder: what decides the vectors of texts (model, weights, pooling …), empty for others.
     centre, scale: (d_in,) of a group's members, empty for others.
-    reducer: (n, d_in) → (n, d). mmd: the online test fitted on the reduced reference.
+    reducer: (n, d_in) → (n, d). mmd: the online test fitted on the reduced reference, on rows that
+    the reducer was not fitted on where that makes a difference.
     n: reference rows with a vector; missing: the others.
     """
 
@@ -137,6 +141,7 @@ class VectorProfile:
             "scale": self.scale,
             "mmd.centre": mmd.centre,
             "mmd.reference_window": mmd.reference_window,
+            "mmd.prefill": mmd.prefill,
             "mmd.starts": mmd.starts,
             "mmd.thresholds": mmd.thresholds,
         }
@@ -170,6 +175,7 @@ class VectorProfile:
         fitted = Fitted(
             centre=arrays["mmd.centre"],
             reference_window=arrays["mmd.reference_window"],
+            prefill=arrays["mmd.prefill"],
             starts=arrays["mmd.starts"],
             thresholds=arrays["mmd.thresholds"],
             **said,
@@ -226,13 +232,19 @@ def fit_vectors(
     rng = np.random.default_rng(seed)
     if n > MAX_ROWS:
         vectors = vectors[np.sort(rng.choice(n, MAX_ROWS, replace=False))]
+    said = ""
     try:
         sizes = spec.windows or _possible(len(vectors))
-        reducer = make_reducer(spec.reduce, vectors, seed)
+        mine = compared = vectors
+        if parse_reducer(spec.reduce).kind == "pca":
+            order, third = rng.permutation(len(vectors)), len(vectors) // _REDUCER_SHARE
+            mine, compared = vectors[np.sort(order[:third])], vectors[np.sort(order[third:])]
+            said = f" (of {len(vectors)} reference rows, {third} are for `{spec.reduce}` alone)"
+        reducer = make_reducer(spec.reduce, mine, seed)
         asked = float(spec.ert or ert or DEFAULT_ERT_WINDOWS * max(sizes))
-        fitted = _fitted(reducer.reduce(vectors), sizes, asked, seed)
+        fitted = _fitted(reducer.reduce(compared), sizes, asked, seed)
     except ValueError as error:
-        raise ProfileError(f"feature {name!r}: {error}") from error
+        raise ProfileError(f"feature {name!r}: {error}{said}") from error
     return VectorProfile(name, spec, encoder, centre, scale, reducer, fitted, n, missing)
 
 

@@ -145,10 +145,15 @@ class Ingest:
 
     def _pulse(self) -> None:
         """Stay in the consumer group while a batch's texts are embedded, which takes longer than a
-        consumer may be silent. Nothing is fetched meanwhile."""
+        consumer may be silent. Nothing is fetched meanwhile.
+
+        Raises:
+            Aborted: partitions were taken away, so the batch cannot be published.
+        """
         owned = self._consumer.assignment()
         if not owned:
             return
+        before = set(self.sources)
         self._consumer.pause(owned)
         try:
             # A paused consumer has no messages; what is served are rebalances and heartbeats.
@@ -156,6 +161,8 @@ class Ingest:
         finally:
             still = self._consumer.assignment()
             self._consumer.resume(still)
+        if before - set(self.sources):
+            raise Aborted("partitions were taken away while their texts were embedded")
 
     def _once(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Without what a rebalance in the midst of `consume` brought twice or took away."""
@@ -310,6 +317,8 @@ class Ingest:
         log.info("ingest takes over %s", names or "nothing")
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # A partition that is paused when it goes is still paused if it comes back.
+        consumer.resume(partitions)
         for p in partitions:
             self.sources.pop((p.topic, p.partition), None)
 

@@ -36,16 +36,14 @@ def test_every_batching_gives_the_direct_statistic(d: int, batch: int) -> None:
     stream = drifting(d, 1000)
     statistic, threshold, drifted = in_batches(detector, stream, batch)
     assert statistic.shape == threshold.shape == drifted.shape == (1000, 3)
+    # Rows of the reference come before the first event.
+    full = np.vstack([detector.fitted.prefill, stream])
     for k, w in enumerate((30, 70, 110)):
-        assert np.isnan(statistic[: w - 1, k]).all()
-        assert np.isnan(threshold[: w - 1, k]).all()
-        assert not drifted[: w - 1, k].any()
-        assert np.isfinite(statistic[w - 1 :, k]).all()
-        for t in [w - 1, w, 250, 255, 256, 499, 520, 749, 760, 800, 900, 999]:
-            window = stream[t - w + 1 : t + 1]
+        for t in [0, 1, 28, w - 1, w, 250, 255, 256, 499, 520, 749, 760, 800, 900, 999]:
+            window = full[110 + t - w + 1 : 110 + t + 1]
             direct = unbiased_mmd2(detector.reference_window, window, detector.bandwidth)
             assert statistic[t, k] == pytest.approx(direct, abs=1e-5)
-    np.testing.assert_array_equal(drifted[109:], (statistic > threshold)[109:])
+    np.testing.assert_array_equal(drifted, statistic > threshold)
     assert not drifted[200:220].all()
     assert drifted[740].all()
     np.testing.assert_allclose(detector.window, stream[-110:], rtol=1e-12, atol=1e-9)
@@ -106,11 +104,15 @@ def test_a_seed_repeats_and_the_input_is_left_alone() -> None:
         OnlineMMD.fit(reference, (30,), ert=40, seed=seed, n_bootstraps=200) for seed in (1, 1, 2)
     )
     assert one.to_bytes() == same.to_bytes()
-    assert not np.array_equal(one.fitted.thresholds, other.fitted.thresholds, equal_nan=True)
+    assert not np.array_equal(one.fitted.thresholds, other.fitted.thresholds)
     np.testing.assert_array_equal(reference, before)
-    # The reference window holds rows of the reference, each once.
+    # The reference window and what fills the windows are rows of the reference, each once.
     rows = {tuple(row) for row in reference}
-    assert len({tuple(row) for row in one.reference_window} & rows) == 120 - 60
+    compared = {tuple(row) for row in one.reference_window}
+    filling = {tuple(row) for row in one.fitted.prefill}
+    assert (len(compared & rows), len(filling & rows)) == (120 - 60, 30)
+    assert not compared & filling
+    np.testing.assert_allclose(one.window, one.fitted.prefill, atol=1e-12)
 
 
 def test_an_offset_common_to_all_rows_changes_nothing() -> None:
@@ -126,19 +128,19 @@ def test_an_offset_common_to_all_rows_changes_nothing() -> None:
 def test_the_largest_finite_values_stay_finite() -> None:
     detector = fitted(3, (20,))
     looks = detector.update(np.full((40, 3), 1e308) * np.array([1.0, -1.0, 1.0]))
-    assert np.isfinite(looks.statistic[19:]).all()
+    assert np.isfinite(looks.statistic).all()
     assert looks.drifted[30:].all()
 
 
 # Thresholds -------------------------------------------------------------------------------------
 
 
-def test_blocks_begin_where_a_window_fills_double_and_end_after_two_erts() -> None:
-    assert list(_blocks((10,), 8.0, 10_000)) == [(9, 10), (10, 12), (12, 16), (16, 20), (20, 25)]
-    starts = [start for start, _ in _blocks((4, 10), 40.0, 10_000)]
-    assert starts[:7] == [3, 4, 6, 9, 10, 12, 16]
-    # With few streams thresholds end changing while 100 are silent, but not before the last fills.
-    assert list(_blocks((4, 10), 8.0, 120)) == [(3, 4), (4, 6), (6, 9), (9, 10)]
+def test_blocks_double_and_end_after_two_erts() -> None:
+    assert list(_blocks(8.0, 10_000)) == [(0, 1), (1, 3), (3, 7), (7, 11), (11, 16)]
+    # So long is the first block that three of the streams alarm in it.
+    assert next(iter(_blocks(4000.0, 1_000))) == (0, 12)
+    # With few streams thresholds end changing while 100 are silent.
+    assert list(_blocks(8.0, 120)) == [(0, 1)]
 
 
 @pytest.mark.parametrize("alarms", [0, 1, 17, 200])
@@ -191,14 +193,12 @@ def test_simulated_statistics_are_direct_ones() -> None:
     kernel = np.exp(-0.5 * ((rows[:, None] - rows[None]) ** 2).sum(axis=2)).astype(np.float32)
     np.fill_diagonal(kernel, 0.0)
     streams = Streams(kernel, 8, (4, 80), 1, Scripted(order))  # type: ignore[arg-type]
-    for t in range(380):
+    # The first 80 fill the windows.
+    for t in range(80, 80 + 2 * 128):
         [found] = streams.highest(np.array([0]), 1)
         for k, w in enumerate((4, 80)):
-            if t < w - 1:
-                assert found[k] == -np.inf
-            else:
-                direct = unbiased_mmd2(reference, stream[t - w + 1 : t + 1], 1.0)
-                assert found[k] == pytest.approx(direct, abs=1e-5)
+            direct = unbiased_mmd2(reference, stream[t - w + 1 : t + 1], 1.0)
+            assert found[k] == pytest.approx(direct, abs=1e-5)
 
 
 def test_simulated_streams_vary_as_streams_of_fresh_rows_do() -> None:
@@ -210,7 +210,6 @@ def test_simulated_streams_vary_as_streams_of_fresh_rows_do() -> None:
     kernel = np.exp(-0.5 * ((rows[:, None] - rows[None]) ** 2).sum(axis=2)).astype(np.float32)
     np.fill_diagonal(kernel, 0.0)
     streams = Streams(kernel, m, (w,), 400, rng)
-    streams.highest(np.arange(400), w - 1)
     simulated = streams.highest(np.arange(400), 1)[:, 0]
     fresh = np.array(
         [
@@ -228,7 +227,7 @@ def test_simulated_streams_vary_as_streams_of_fresh_rows_do() -> None:
 def run_lengths(
     d: int, n: int, sizes: tuple[int, ...], ert: int, references: int, streams: int
 ) -> np.ndarray:
-    """(references, streams) looks to the first alarm, on fresh references and streams."""
+    """(references, streams) events to the first alarm, on fresh references and streams."""
     found = np.empty((references, streams))
     for r in range(references):
         rng = np.random.default_rng([11, r])
@@ -239,7 +238,7 @@ def run_lengths(
             while not alarm.any():
                 more = detector.update(rng.normal(size=(4 * ert, d))).drifted.any(axis=1)
                 alarm = np.concatenate([alarm, more])
-            found[r, s] = int(alarm.argmax()) - min(sizes) + 2
+            found[r, s] = int(alarm.argmax()) + 1
     return found
 
 
@@ -294,8 +293,8 @@ BAD[7, 1] = np.inf
 @pytest.mark.parametrize(
     ("reference", "sizes", "options", "message"),
     [
-        (GOOD, (34,), {}, "a window of 34 events is too large for a reference of 100 rows"),
-        (GOOD, (34,), {}, "the largest possible window is 33"),
+        (GOOD, (51,), {}, "a window of 51 events is too large for a reference of 100 rows"),
+        (GOOD, (51,), {}, "the largest possible window is 50"),
         (GOOD, (1,), {}, "window_sizes is [1]"),
         (GOOD, (), {}, "window_sizes is []"),
         (GOOD, (5, 5), {}, "window_sizes is [5, 5]"),
@@ -309,7 +308,6 @@ BAD[7, 1] = np.inf
         (GOOD, (5,), {"ert": float("nan")}, "ert is nan"),
         (GOOD, (5,), {"ert": 1e7}, "lower n_bootstraps or ert"),
         (GOOD, (5,), {"n_bootstraps": 99}, "rest on at least 100"),
-        (GOOD, (5, 33), {"ert": 3}, "until the window of 33 events is full, 28 looks after"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_with_the_reason(
@@ -350,7 +348,7 @@ def test_foreign_bytes_are_refused() -> None:
         b"",
         b"nonsense",
         saved[:-5],
-        saved.replace(b"driftline.online_mmd.v1", b"x" * 23),
+        saved.replace(b"driftline.online_mmd.v2", b"x" * 23),
     ):
         with pytest.raises(ValueError, match="are not a saved OnlineMMD"):
             OnlineMMD.from_bytes(data)

@@ -297,7 +297,7 @@ class _Run:
         for size, series in sorted(self.history.items(), key=lambda kv: int(kv[0].split()[0])):
             lines += _chart(size, series, width)
         if not self.history:
-            lines.append(Text(" … the stages are starting, the first windows are filling", "dim"))
+            lines.append(Text(" … the stages are starting", "dim"))
         lines.append(Text())
         if self.alert is not None:
             lines.append(Text(f" ALERT  {self.alert}", "bold red"))
