@@ -1,8 +1,10 @@
 """A peer's side: the scores of one detector on one model, in the peer's own environment.
 
     python peer.py --peer 'river ADWIN' --model one --runs 0:60 --out FILE
+    python peer.py --peer 'river ADWIN' --stream FILE --out FILE
 
-Writes the records (see `records`) of the runs, and how far the scores were from the library's own.
+Writes the records (see `records`) of the runs, and how far the scores were from the library's own; of a
+real stream, the alarms at the threshold that keeps its budget on the null draws that come with it.
 """
 # pyright: reportMissingImports=false
 
@@ -18,7 +20,7 @@ from typing import Any
 
 import cases
 import numpy as np
-from records import joined, record
+from records import Run, Runs, joined, record, run_time
 from scorers import SCORERS
 
 # Runs worked on at once, and events between two looks at whether a drift has long been seen.
@@ -100,14 +102,59 @@ def batch(
     return found, stop
 
 
+def alarms(peer: str, data: Any) -> dict[str, Any]:
+    """Of a real stream; the detector starts anew after each alarm, and where it reads the reference as
+    a stream, alarms there do not count."""
+    ert, known, nulls = int(data["ert"]), data["references"], data["nulls"]
+    scorer = SCORERS[peer][0]()
+    scorer.fit(known)
+    warm = np.full(known.shape[1], -1e300)
+    if scorer.reads_reference:
+        warm = scorer.feed(known)[100:].max(axis=0)
+    quiet = scorer.feed(nulls)
+    made = [Run(i, float(warm[i]), record(quiet[:, i]), 0.0, {}) for i in range(quiet.shape[1])]
+    runs = Runs(made, len(nulls), 0, SCORERS[peer][0]().step)
+    threshold = runs.threshold(ert)
+    stream, reference = data["stream"][:, None], data["reference"][:, None]
+    fresh = SCORERS[peer][0]()
+    fresh.fit(reference)
+    skip = 0
+    if fresh.reads_reference:
+        stream, skip = np.concatenate([reference, stream]), len(reference)
+    found: list[int] = []
+    begin = at = 0
+    scorer = fresh.fork()
+    while at < len(stream) and len(found) < 1_000:
+        scores = scorer.feed(stream[at : at + 200])[:, 0]
+        if fresh.reads_reference:
+            scores[: max(0, begin + 30 - at)] = -np.inf
+        over = np.flatnonzero(scores >= threshold)
+        if len(over):
+            at += int(over[0]) + 1
+            if at > skip:
+                found.append(at - skip)
+            begin, scorer = at, fresh.fork()
+        else:
+            at += len(scores)
+    return {
+        "alarms": found,
+        "threshold": threshold,
+        "run_time_on_nulls": run_time(runs, threshold).mean,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peer", required=True, choices=list(SCORERS))
-    parser.add_argument("--model", required=True, choices=list(cases.MODELS))
-    parser.add_argument("--runs", required=True, help="first:end")
+    parser.add_argument("--model", choices=list(cases.MODELS))
+    parser.add_argument("--runs", help="first:end")
+    parser.add_argument("--stream", type=Path, help="a real stream, in place of a model")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    if given.stream:
+        given.out.write_text(json.dumps(alarms(given.peer, np.load(given.stream))))
+        return
     first, end = (int(v) for v in given.runs.split(":"))
     distance = check(given.peer, given.model)
     begun, found, stop = time.process_time(), [], -np.inf

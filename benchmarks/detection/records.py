@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 # (events until then, score) of each score that was the highest so far.
 Record = list[tuple[int, float]]
 
-_BOOTSTRAP: Final = 200
+_BOOTSTRAP: Final = 100
 
 
 def record(scores: Array, first: int = 1) -> Record:
@@ -66,59 +66,73 @@ class Runs:
     limit: int
     step: float = 0.0
 
-    def _at(self, threshold: float) -> Array:
-        """(runs,) what a score must reach: less by the run's own share of a step."""
-        share = np.array([np.random.default_rng([7, r.number]).random() for r in self.runs])
-        return threshold - self.step * share
+    def _shares(self) -> Array:
+        """(runs,) of a step, that is added to each score of a run."""
+        return np.array([np.random.default_rng([7, r.number]).random() for r in self.runs])
 
-    def run_lengths(self, threshold: float) -> Array:
-        """(runs,) events to the first false alarm, infinite beyond the horizon, NaN where there was
-        one on the reference rows."""
-        out = np.full(len(self.runs), np.nan)
-        for i, (run, h) in enumerate(zip(self.runs, self._at(threshold), strict=True)):
-            if run.warm < h:
-                out[i] = _first(run.quiet, h)
+    def run_lengths(self, thresholds: Array) -> Array:
+        """(runs, thresholds) events to the first false alarm, infinite beyond the horizon, NaN where
+        there was one on the reference rows."""
+        out = np.full((len(self.runs), len(thresholds)), np.nan)
+        for i, (run, share) in enumerate(zip(self.runs, self._shares(), strict=True)):
+            h = thresholds - self.step * share
+            out[i] = np.where(run.warm < h, _first(run.quiet, h), np.nan)
         return out
 
     def delays(self, case: str, threshold: float) -> Array:
         """(runs,) events from the change to the alarm, infinite where missed, NaN where there was an
         alarm before it or the case was not run."""
         out = np.full(len(self.runs), np.nan)
-        for i, (run, h) in enumerate(zip(self.runs, self._at(threshold), strict=True)):
+        for i, (run, share) in enumerate(zip(self.runs, self._shares(), strict=True)):
+            h = threshold - self.step * share
             if max(run.warm, run.before) < h and case in run.after:
-                out[i] = _first(run.after[case], h)
+                out[i] = _first(run.after[case], np.array([h]))[0]
         return out
 
-    def threshold(self, ert: float, chosen: Array | None = None) -> float:
-        """The threshold of this expected run time; chosen: numbers of runs, drawn anew."""
-        scores = [s for r in self.runs for _, s in r.quiet]
-        low, high = min(scores), max(scores) + self.step + 1e-9
-        for _ in range(30):
-            middle = (low + high) / 2
-            found = self.run_lengths(middle)
-            if expected(found if chosen is None else found[chosen], self.horizon) < ert:
-                low = middle
-            else:
-                high = middle
-        return high
+    def thresholds(self, ert: float, draws: int = 0) -> Array:
+        """The threshold of this expected run time on these runs, and on so many bootstrap samples of
+        them."""
+        scores = np.array([s for r in self.runs for _, s in r.quiet])
+        grid = np.unique(np.quantile(scores[scores > -50], np.linspace(0, 1, 600)))
+        grid = np.append(grid, grid[-1] + self.step + 1e-9)
+        times = self.run_lengths(grid)
+        rng, n = np.random.default_rng(3), len(self.runs)
+        chosen = [np.arange(n), *(rng.integers(0, n, n) for _ in range(draws))]
+        out = []
+        for own in chosen:
+            found = expected(times[own], self.horizon)
+            out.append(grid[int(np.argmax(found >= ert))] if (found >= ert).any() else grid[-1])
+        return np.array(out)
+
+    def threshold(self, ert: float) -> float:
+        return float(self.thresholds(ert)[0])
 
 
-def _first(found: Record, threshold: float) -> float:
-    return next((float(t) for t, s in found if s >= threshold), np.inf)
+def _first(found: Record, thresholds: Array) -> Array:
+    """Events until a score reaches each threshold; scores of a record rise."""
+    times = np.array([float(t) for t, _ in found] + [np.inf])
+    return times[np.searchsorted(np.array([s for _, s in found]), thresholds, "left")]
 
 
-def expected(times: Array, horizon: int) -> float:
-    """Expected run time of runs cut off at the horizon: those beyond it go on at the rate of alarms of
-    its second half. 0 where fewer than five runs got past the reference rows."""
-    times = times[~np.isnan(times)]
-    if len(times) < 5:
-        return 0.0
-    until = np.minimum(times, horizon)
-    late = int(((times > horizon / 2) & (times <= horizon)).sum())
-    exposure = np.maximum(until - horizon / 2, 0).sum()
-    if late < 5:
-        late, exposure = int((times <= horizon).sum()), until.sum()
-    return float(until.mean() + (times > horizon).mean() * exposure / max(late, 1))
+def expected(times: Array, horizon: int) -> Array:
+    """(…,) expected run times of (runs, …) runs cut off at the horizon, NaN ones left out: those beyond
+    it go on at the rate of alarms of its second half. 0 where fewer than five runs are left.
+
+    >>> expected(np.array([[1.0], [2.0], [3.0], [np.inf], [np.inf]]), 4).tolist()
+    [4.933333333333334]
+    """
+    known = ~np.isnan(times)
+    n = known.sum(axis=0)
+    until = np.where(known, np.minimum(times, horizon), 0.0)
+    seen = known & (times <= horizon)
+    late = seen & (times > horizon / 2)
+    few = late.sum(axis=0) < 5
+    alarms = np.where(few, seen.sum(axis=0), late.sum(axis=0))
+    half = np.where(known, np.maximum(until - horizon / 2, 0), 0.0).sum(axis=0)
+    exposure = np.where(few, until.sum(axis=0), half)
+    beyond = (known & (times > horizon)).sum(axis=0) / np.maximum(n, 1)
+    found = until.sum(axis=0) / np.maximum(n, 1) + beyond * exposure / np.maximum(alarms, 1)
+    return np.where(n < 5, 0.0, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,27 +147,26 @@ class Figure:
 
 
 def run_time(runs: Runs, threshold: float) -> Figure:
-    times = runs.run_lengths(threshold)
+    times = runs.run_lengths(np.array([threshold]))[:, 0]
     times = times[~np.isnan(times)]
     rng = np.random.default_rng(1)
-    again = [expected(rng.choice(times, len(times)), runs.horizon) for _ in range(_BOOTSTRAP)]
+    again = expected(rng.choice(times, (len(times), _BOOTSTRAP)), runs.horizon)
     beyond = int((times > runs.horizon).sum())
-    return Figure(expected(times, runs.horizon), float(np.std(again)), len(times), beyond)
+    return Figure(float(expected(times, runs.horizon)), float(np.std(again)), len(times), beyond)
 
 
-def delay(runs: Runs, case: str, threshold: float, ert: float | None) -> Figure:
-    """Mean delay, at most `limit`. ert: the threshold was tuned for it on these runs, and the standard
-    error holds what tuning on others would have changed."""
-    found = runs.delays(case, threshold)
-    seen = found[~np.isnan(found)]
+def delay(runs: Runs, case: str, thresholds: Array) -> Figure:
+    """Mean delay at the first threshold, at most `limit`. Further thresholds are what tuning on other
+    runs might have found: the standard error then holds that, too."""
+    found = runs.delays(case, float(thresholds[0]))
     rng = np.random.default_rng(2)
-    n, means = len(runs.runs), []
-    for _ in range(_BOOTSTRAP):
-        again = found
-        if ert is not None:
-            again = runs.delays(case, runs.threshold(ert, rng.integers(0, n, n)))
-        again = rng.choice(again[~np.isnan(again)], max(1, int((~np.isnan(again)).sum())))
-        means.append(np.minimum(again, runs.limit).mean())
-    missed = int(np.isinf(seen).sum())
+    means = []
+    others = [runs.delays(case, float(t)) for t in thresholds[1:]] or [found]
+    for b in range(_BOOTSTRAP):
+        again = others[b % len(others)]
+        again = again[~np.isnan(again)]
+        if len(again):
+            means.append(np.minimum(rng.choice(again, len(again)), runs.limit).mean())
+    seen = found[~np.isnan(found)]
     mean = float(np.minimum(seen, runs.limit).mean()) if len(seen) else float("nan")
-    return Figure(mean, float(np.std(means)), len(seen), missed)
+    return Figure(mean, float(np.std(means)), len(seen), int(np.isinf(seen).sum()))
