@@ -1,6 +1,6 @@
 """Detection delay at equal run time without drift: driftline beside other libraries' detectors.
 
-    python -m benchmarks.detection [--models one,twenty] [--peers 'driftline,river ADWIN'] [--runs 0:60]
+    python -m benchmarks.detection [--models one,twenty] [--peers 'driftline;river ADWIN'] [--runs 0:60]
     python -m benchmarks.detection --report [--markdown FILE] [--svg FILE] [--json FILE]
     python -m benchmarks.detection --data DIR
 
@@ -44,8 +44,9 @@ PEERS = {
 def run(peer: str, model: str, span: str, cache: Path, records: Path) -> None:
     first, end = (int(v) for v in span.split(":"))
     out = records / f"{report.slug(peer)}.{model}.{first}-{end}.json"
-    if peer == report.OURS:
-        out.write_text(json.dumps(ours.measure(model, first, end)))
+    if peer in ours.VARIANTS:
+        if peer == report.OURS or cases.MODELS[model]:
+            out.write_text(json.dumps(ours.measure(model, first, end, peer)))
         return
     requirements, models = PEERS[peer]
     if model not in models:
@@ -67,7 +68,7 @@ def run(peer: str, model: str, span: str, cache: Path, records: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", default=",".join(cases.MODELS))
-    parser.add_argument("--peers", help="driftline and all of: " + ", ".join(PEERS))
+    parser.add_argument("--peers", help="some of: " + "; ".join([*ours.VARIANTS, *PEERS]))
     parser.add_argument("--runs", default="0:60", help="first:end; each number is a stream")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--report", action="store_true", help="only read what the cache holds")
@@ -87,10 +88,10 @@ def main() -> None:
         )
         return
     models = given.models.split(",")
-    names = given.peers.split(",") if given.peers else [report.OURS, *PEERS]
+    names = given.peers.split(";") if given.peers else [*ours.VARIANTS, *PEERS]
     for name in names:
-        if name != report.OURS and name not in PEERS:
-            parser.error(f"no peer {name!r}; there are {report.OURS}, {', '.join(PEERS)}")
+        if name not in {*ours.VARIANTS, *PEERS}:
+            parser.error(f"no peer {name!r}; there are {'; '.join([*ours.VARIANTS, *PEERS])}")
     if not given.report:
         for model in models:
             for name in names:
@@ -100,7 +101,11 @@ def main() -> None:
         report.row(report.OURS, records, models, tuned=False),
         report.row(report.MOVED, records, models),
     ]
-    rows += [report.row(name, records, models) for name in names if name != report.OURS]
+    rows += [
+        report.row(name, records, models, tuned=name not in ours.VARIANTS)
+        for name in names
+        if name != report.OURS
+    ]
     kept = [r for r in rows if r is not None]
     lines = [c.name for c in cases.CASES if c.model in models]
     text = report.table(kept, lines) + "\n" + report.run_time_table(kept, models)

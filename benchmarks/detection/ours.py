@@ -8,6 +8,7 @@ is kept as a score, the largest log(level / p) of a run's tests: it alarms at 0.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final
 
@@ -33,9 +34,15 @@ PANE: Final = 10  # events
 PANE_MS: Final = 1_000
 # From the fewest events that are tested by default, each about three times the one before.
 WINDOWS: Final = ("30 events", "100 events", "300 events", "1000 events")
-DETECTORS: Final[dict[str, tuple[str, ...]]] = {
+_Detectors = Mapping[str, tuple[str, ...]]
+DETECTORS: Final[_Detectors] = {
     "numeric": ("ks", "mean_shift", "missing_rate"),
     "categorical": ("chi_squared",),
+}
+# The second is to tell what watching for other changes than those of the mean costs.
+VARIANTS: Final[Mapping[str, _Detectors]] = {
+    "driftline": DETECTORS,
+    "driftline, mean_shift alone": {"numeric": ("mean_shift",)},
 }
 # Calibrations, each on a reference of its own, and the most replicates of each.
 CALIBRATIONS: Final = {"one": (3, 500), "twenty": (1, 100), "category": (3, 500)}
@@ -52,11 +59,11 @@ def named(model: str, x: Array, prefix: str) -> dict[str, Any]:
     return {f"{prefix}{j:02d}": [f"k{int(v)}" for v in x[:, j]] for j in range(x.shape[1])}
 
 
-def plan(profile: Any) -> Any:
-    return plan_of(profile, lambda kind: DETECTORS[kind])
+def plan(profile: Any, variant: str = "driftline") -> Any:
+    return plan_of(profile, lambda kind: VARIANTS[variant][kind])
 
 
-def levels_of(model: str, number: int) -> tuple[Calibration, float]:
+def levels_of(model: str, number: int, variant: str) -> tuple[Calibration, float]:
     """A calibration on a reference of its own, and the seconds that it took."""
     reference = named(model, cases.reference(model, 1_000_000 + number), "x")
     profile, _ = fit(reference)
@@ -64,7 +71,7 @@ def levels_of(model: str, number: int) -> tuple[Calibration, float]:
     found = calibrate(
         profile,
         reference,
-        plan(profile),
+        plan(profile, variant),
         [parse_window(w) for w in WINDOWS],
         pane_events=PANE,
         ert_events=cases.ERT,
@@ -78,13 +85,13 @@ def levels_of(model: str, number: int) -> tuple[Calibration, float]:
 class Monitor:
     """Runs of one model, side by side."""
 
-    def __init__(self, model: str, numbers: list[int], levels: Calibration) -> None:
+    def __init__(self, model: str, numbers: list[int], levels: Calibration, variant: str) -> None:
         self.model, self.numbers, self.levels = model, numbers, levels
         rows: dict[str, Any] = {}
         for r in numbers:
             rows |= named(model, cases.reference(model, r), f"r{r}x")
         self.profile, _ = fit(rows)
-        self.plan = plan(self.profile)
+        self.plan = plan(self.profile, variant)
         names = [f.name for f in self.profile.features]
         self.own = [numbers.index(int(n[1 : n.index("x")])) for n in names]
         self.feature = [n[n.index("x") :] for n in names]
@@ -125,8 +132,8 @@ class Quick:
     """One run of a numeric model by the looks of the calibration, which a test holds to be those of
     the monitor: much faster for many features."""
 
-    def __init__(self, model: str, number: int, levels: Calibration) -> None:
-        self.model, self.number, self.levels = model, number, levels
+    def __init__(self, model: str, number: int, levels: Calibration, variant: str) -> None:
+        self.model, self.number, self.levels, self.variant = model, number, levels, variant
 
     def scores(self, x: Array) -> Array:
         """(events,) scores of a stream (events, features) from its first event on."""
@@ -140,7 +147,7 @@ class Quick:
         simulator = Simulator(
             profile,
             rows,
-            plan(profile),
+            plan(profile, self.variant),
             [parse_window(w) for w in WINDOWS],
             pane_events=PANE,
             pane_ms=PANE_MS,
@@ -195,10 +202,10 @@ class _Fresh(Draw):
 
 
 def quick_runs(
-    model: str, number: int, levels: Calibration, calibration: int, phase: int
+    model: str, number: int, levels: Calibration, calibration: int, phase: int, variant: str
 ) -> dict[str, Any]:
     """As `runs`, of one run."""
-    quick = Quick(model, number, levels)
+    quick = Quick(model, number, levels, variant)
     quiet = record(quick.scores(cases.null(model, number)))
     found: dict[str, Any] = {"number": number, "warm": _FLOOR, "quiet": quiet}
     found |= {"before": _FLOOR, "after": {}, "calibration": calibration}
@@ -212,10 +219,10 @@ def quick_runs(
 
 
 def runs(
-    model: str, numbers: list[int], levels: Calibration, calibration: int, phase: int
+    model: str, numbers: list[int], levels: Calibration, calibration: int, phase: int, variant: str
 ) -> list[dict[str, Any]]:
     """Records of some runs; phase: a change comes so many events before the end of a pane."""
-    monitor = Monitor(model, numbers, levels)
+    monitor = Monitor(model, numbers, levels, variant)
     quiet = monitor.feed([cases.null(model, r) for r in numbers])
     found = [
         {
@@ -253,9 +260,9 @@ def runs(
     return found
 
 
-def measure(model: str, first: int, end: int) -> dict[str, Any]:
+def measure(model: str, first: int, end: int, variant: str = "driftline") -> dict[str, Any]:
     """Runs `first:end`, in equal parts with each of the calibrations."""
-    made = [levels_of(model, c) for c in range(CALIBRATIONS[model][0])]
+    made = [levels_of(model, c, variant) for c in range(CALIBRATIONS[model][0])]
     begun, found = time.process_time(), []
     step = _RUNS_AT_ONCE[model]
     for k, a in enumerate(range(first, end, step)):
@@ -264,9 +271,9 @@ def measure(model: str, first: int, end: int) -> dict[str, Any]:
         # Changes fall anywhere in a pane.
         phase = (3 + 7 * k) % PANE
         if model == "twenty":
-            found += [quick_runs(model, r, made[c][0], c, phase) for r in numbers]
+            found += [quick_runs(model, r, made[c][0], c, phase, variant) for r in numbers]
         else:
-            found += runs(model, numbers, made[c][0], c, phase)
+            found += runs(model, numbers, made[c][0], c, phase, variant)
     return {
         "version": "this repository",
         "from_library": None,

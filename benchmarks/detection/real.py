@@ -89,7 +89,7 @@ STREAMS: Final[Mapping[str, Stream]] = {
         windows=("48 events", "336 events", "1008 events"),
     ),
     "air quality": Stream(
-        ("airquality_uci/AirQuality.csv",), _AIR, (), (0, 1_000), ((1_230, "NMHC falls silent"),),
+        ("airquality_uci/AirQuality.csv",), _AIR, (), (0, 1_000), ((1_231, "NMHC falls silent"),),
         ert=1_000, windows=("24 events", "72 events", "168 events"), missing="-200",
     ),
     "bank marketing": Stream(

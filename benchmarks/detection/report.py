@@ -14,6 +14,8 @@ from . import cases
 from .records import Figure, Run, Runs, delay, run_time
 
 OURS: Final = "driftline"
+# Of fewer runs without an alarm before the change, nothing is said.
+FEWEST: Final = 10
 # The same records, with levels moved until its run time on them is the one asked for, as peers' are.
 MOVED: Final = "driftline, tuned as the peers"
 
@@ -28,7 +30,7 @@ class Row:
 
 
 def slug(peer: str) -> str:
-    return peer.replace(" ", "_").replace("/", "-")
+    return peer.replace(" ", "_").replace("/", "-").replace(",", "")
 
 
 def load(cache: Path, peer: str, model: str) -> Runs | None:
@@ -65,6 +67,8 @@ def row(name: str, cache: Path, models: Sequence[str], *, tuned: bool = True) ->
 def _said(f: Figure | None) -> str:
     if f is None:
         return ""
+    if f.n < FEWEST:
+        return f"{f.n} runs left"
     missed = f" ({f.missed} of {f.n} missed)" if f.missed else ""
     return f"{f.mean:.0f} ± {f.error:.0f}{missed}"
 
@@ -108,7 +112,7 @@ def ahead(rows: Sequence[Row]) -> list[str]:
         own = ours.delays[case]
         for r in rows:
             f = r.delays.get(case)
-            if r.name.startswith(OURS) or f is None:
+            if r.name.startswith(OURS) or f is None or f.n < FEWEST:
                 continue
             error = (own.error**2 + f.error**2) ** 0.5
             if own.mean - f.mean > error:
@@ -169,7 +173,13 @@ def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
     for k, name in enumerate(names):
         y = top + strip * k + strip / 2
         out.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{name}</text>')
-        peers = [r for r in rows if name in r.delays and r.name != MOVED]
+        peers = [
+            r
+            for r in rows
+            if name in r.delays
+            and r.delays[name].n >= FEWEST
+            and not (r.name.startswith(OURS) and r.name != OURS)
+        ]
         for j, r in enumerate(sorted(peers, key=lambda r: r.name != OURS, reverse=True)):
             f, ours = r.delays[name], r.name == OURS
             at = y if ours else y - strip * 0.32 + strip * 0.64 * j / max(1, len(peers) - 1)

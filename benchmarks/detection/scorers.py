@@ -411,7 +411,7 @@ class Fisher(_Base):
                     smooth[k] = value
                 self.smooth[w, side] = value
                 own = out[len(x) - len(p) :]
-                np.maximum(own, -np.log(np.maximum(smooth, 1e-300)).max(axis=2), out=own)
+                np.maximum(own, -np.log(np.maximum(smooth, 1e-300).min(axis=2)), out=own)
         self.total = sums[max(0, len(sums) - max(self.sizes)) :]
         return out
 
