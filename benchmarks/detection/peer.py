@@ -41,7 +41,7 @@ def stacked(model: str, parts: list[Any]) -> Any:
 
 def check(peer: str, model: str) -> float | None:
     """Largest distance of a score from the library's own, over a stretch of events with a change."""
-    scorer = SCORERS[peer][0]()
+    scorer = SCORERS[peer]()
     if not hasattr(scorer, "library"):
         return None
     reference = columns(model, cases.reference(model, 0))[:, :1]
@@ -49,7 +49,7 @@ def check(peer: str, model: str) -> float | None:
     if cases.MODELS[model]:
         x[400:] += 1.0
     theirs = scorer.library(reference[:, 0], x[:, 0])
-    scorer = SCORERS[peer][0]() if not hasattr(scorer, "compared") else scorer
+    scorer = SCORERS[peer]() if not hasattr(scorer, "compared") else scorer
     if hasattr(scorer, "compared"):
         ours = scorer.compared
     else:
@@ -68,7 +68,7 @@ def batch(
 ) -> tuple[list[dict[str, Any]], float]:
     """The records of some runs, and the highest score without a change; a stream that changed is left
     where its score is above `stop`, or this: no threshold lies so high."""
-    scorer = SCORERS[peer][0]()
+    scorer = SCORERS[peer]()
     reference = stacked(model, [cases.reference(model, r) for r in numbers])
     scorer.fit(reference)
     warm = np.full(len(numbers), -1e300)
@@ -106,17 +106,17 @@ def alarms(peer: str, data: Any) -> dict[str, Any]:
     """Of a real stream; the detector starts anew after each alarm, and where it reads the reference as
     a stream, alarms there do not count."""
     ert, known, nulls = int(data["ert"]), data["references"], data["nulls"]
-    scorer = SCORERS[peer][0]()
+    scorer = SCORERS[peer]()
     scorer.fit(known)
     warm = np.full(known.shape[1], -1e300)
     if scorer.reads_reference:
         warm = scorer.feed(known)[100:].max(axis=0)
     quiet = scorer.feed(nulls)
     made = [Run(i, float(warm[i]), record(quiet[:, i]), 0.0, {}) for i in range(quiet.shape[1])]
-    runs = Runs(made, len(nulls), 0, SCORERS[peer][0]().step)
+    runs = Runs(made, len(nulls), 0, SCORERS[peer]().step)
     threshold = runs.threshold(ert)
     stream, reference = data["stream"][:, None], data["reference"][:, None]
-    fresh = SCORERS[peer][0]()
+    fresh = SCORERS[peer]()
     fresh.fit(reference)
     skip = 0
     if fresh.reads_reference:
@@ -165,7 +165,7 @@ def main() -> None:
     answer = {
         "version": version(package),
         "from_library": distance,
-        "step": SCORERS[given.peer][0]().step,
+        "step": SCORERS[given.peer]().step,
         "seconds": time.process_time() - begun,
         "runs": found,
     }
