@@ -79,7 +79,9 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
         "| --- |" + " --- |" * len(names),
     ]
     best = {
-        name: min((r.delays[name].mean for r in rows if name in r.delays), default=0.0)
+        name: min(
+            (f.mean for r in rows if (f := r.delays.get(name)) and f.n >= FEWEST), default=0.0
+        )
         for name in names
     }
     for r in rows:
