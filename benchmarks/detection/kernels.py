@@ -11,6 +11,9 @@ from scorer import Base
 
 Array = npt.NDArray[Any]
 
+# The library's kernel matrix is the square of it.
+_MOST_ROWS = 4_000
+
 # --- vectors -----------------------------------------------------------------------------------
 
 
@@ -28,6 +31,7 @@ class _Kernel(Base):
         import torch
 
         self.made = []
+        reference = reference[-_MOST_ROWS:]
         for r in range(reference.shape[1]):
             torch.manual_seed(r)
             self.made.append(self.prepared(self.untuned(reference[:, r].astype(np.float32))))
