@@ -73,19 +73,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--report", action="store_true", help="only read what the cache holds")
     parser.add_argument("--data", type=Path, help="a folder of real streams; see docs/detection.md")
-    parser.add_argument("--streams", help="some of the real streams, separated by `;`")
+    parser.add_argument("--streams", help="some of: " + "; ".join(real.STREAMS))
     for name in ("json", "markdown", "svg"):
         parser.add_argument(f"--{name}", type=Path)
     given = parser.parse_args()
     records = given.cache / "detection"
     records.mkdir(parents=True, exist_ok=True)
     if given.data is not None:
-        real.main(
-            given.data,
-            records,
-            given.cache,
-            (given.streams or "").split(",") if given.streams else None,
-        )
+        chosen = given.streams.split(";") if given.streams else list(real.STREAMS)
+        real.main(given.data, records, given.cache, chosen)
         return
     models = given.models.split(",")
     names = given.peers.split(";") if given.peers else [*ours.VARIANTS, *PEERS]
