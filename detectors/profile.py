@@ -486,7 +486,7 @@ def _fit_numeric(name: str, column: Column, slots: int | None) -> NumericProfile
     through_value = np.searchsorted(finite, distinct, "right")
     in_gap = through_gap - np.concatenate([[0], through_value])
     resolution = float(in_gap.max()) / len(finite)
-    mean, sd = _mean_and_sd(finite)
+    mean, sd = mean_and_sd(finite)
     if not (math.isfinite(mean) and math.isfinite(sd) and sd > 0):
         raise _Unusable(f"its spread (sd {sd!r}) cannot be represented")
     return NumericProfile(
@@ -505,7 +505,7 @@ def _fit_numeric(name: str, column: Column, slots: int | None) -> NumericProfile
     )
 
 
-def _mean_and_sd(finite: npt.NDArray[np.float64]) -> tuple[float, float]:
+def mean_and_sd(finite: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Mean and standard deviation (n - 1) of numbers that are not all equal.
 
     In units of a power of two near the largest, which is exact: neither a sum of 1e308 overflows,

@@ -2,7 +2,8 @@
 
 The p-values are those of the live detectors. What makes it fast is that nearly all looks need no
 p-value at all: `ks`, `chi_squared` and `missing_rate` are looked at through bounds (`numeric_looks`,
-`categorical_looks`). Any other detector is run as the monitor runs it, pane by pane.
+`categorical_looks`), and that `mean_shift` and `cusum` need sums only (`moment_looks`). Any other
+detector is run as the monitor runs it, pane by pane.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import numpy.typing as npt
 from .base import Detector
 from .categorical_looks import CategoricalLooks
 from .chi_squared import ChiSquared
+from .cusum import Cusum
 from .ks import KolmogorovSmirnov
 from .looks import FOREVER_MS, Found, Looks, Probe, Replicate, Seen, Setting, log
+from .mean_shift import MeanShift
 from .missing_rate import MissingRate
+from .moment_looks import MomentLooks
 from .numeric_looks import COARSE_SLACK, SLACK, NumericLooks
 from .panes import Columns, summarize
 from .profile import Kind, Profile, fit
@@ -65,7 +69,8 @@ class Simulator:
             for w in range(len(windows))
         ]
         self.index = {(t.detector.name, t.feature, t.window): i for i, t in enumerate(self.tests)}
-        fast = () if live else (KolmogorovSmirnov, ChiSquared, MissingRate)
+        fast: tuple[type, ...] = (KolmogorovSmirnov, ChiSquared, MissingRate, MeanShift, Cusum)
+        fast = () if live else fast
         self.slow = [(d, f) for d, f in plan if type(d) not in fast]
         of = {type(d): list(f) for d, f in plan if type(d) in fast}
         # A feature of which no row is without a value has nothing to simulate.
@@ -88,6 +93,7 @@ class Simulator:
         ks = of.get(KolmogorovSmirnov, [])
         self.numeric = NumericLooks(self.setting, ks, self.rate, slack)
         self.categorical = CategoricalLooks(self.setting, of.get(ChiSquared, []))
+        self.moments = MomentLooks(self.setting, of.get(MeanShift, []), of.get(Cusum, []))
 
     def run(
         self, replicate: int, n_panes: int, screen: npt.NDArray[np.float64], *, bounds: bool = False
@@ -105,6 +111,8 @@ class Simulator:
             self.numeric.run(own)
         if self.categorical.features:
             self.categorical.run(own)
+        if self.moments.features:
+            self.moments.run(own)
         if self.slow:
             self._live(own)
         seen = found.seen()

@@ -270,7 +270,39 @@ def test_the_quick_looks_are_those_of_the_monitor() -> None:
         )
         for live in (False, True)
     ]
-    screen = np.full(len(made[0].tests), np.log(0.1))
+    assert looks_alike(made, 30) > 40
+
+
+def test_the_quick_looks_at_sums_are_those_of_the_monitor() -> None:
+    """Values far beyond the reference, too, and windows that are not full yet."""
+    rng = np.random.default_rng(19)
+    columns = mixed(800, rng) | {"wild": rng.standard_cauchy(800) ** 3}
+    profile, _ = fit(columns)
+    rows = Rows.of(profile, columns)
+    known = detectors()
+    numeric = list(range(profile.n_numeric))
+    made = [
+        Simulator(
+            profile,
+            rows,
+            [(known["mean_shift"], numeric), (known["cusum"], numeric)],
+            [parse_window(w) for w in ("500 events", "12m", {"size": "9m", "hop": "3m"})],
+            pane_events=PANE,
+            pane_ms=60_000,
+            min_events=30,
+            seed=4,
+            live=live,
+        )
+        for live in (False, True)
+    ]
+    assert made[1].slow
+    assert not made[0].slow
+    assert looks_alike(made, 30, level=1.0) > 1000
+
+
+def looks_alike(made: Sequence[Simulator], n_panes: int, level: float = 0.1) -> int:
+    """How many looks were compared, and that they are the same of both simulators."""
+    screen = np.full(len(made[0].tests), np.log(level))
     compared = 0
     for replicate in range(6):
         quick, slow = (
@@ -280,12 +312,12 @@ def test_the_quick_looks_are_those_of_the_monitor() -> None:
                     seen.pane.tolist(), seen.test.tolist(), seen.log_p.tolist(), strict=True
                 )
             }
-            for seen in (s.run(replicate, 30, screen) for s in made)
+            for seen in (s.run(replicate, n_panes, screen) for s in made)
         )
         compared += len(slow)
         assert quick.keys() == slow.keys()
-        assert all(abs(quick[key] - slow[key]) < 1e-9 for key in slow)
-    assert compared > 40
+        assert all(abs(quick[key] - slow[key]) < 1e-9 * max(1, -slow[key]) for key in slow)
+    return compared
 
 
 def test_the_expected_run_time_counts_what_outlives_the_horizon() -> None:

@@ -549,7 +549,7 @@ def test_calibration_looks_with_them_as_the_monitor_does() -> None:
     columns = {"x": rng.normal(size=300), "c": letters(rng, 300)}
     profile, _ = fit(columns)
     known = detectors()
-    plan = [(known["mean_shift"], [0]), (known["cusum"], [0]), (known["missing_rate"], [0, 1])]
+    plan = [(known["variance_shift"], [0]), (known["psi"], [0]), (known["missing_rate"], [0, 1])]
     simulator = Simulator(
         profile,
         Rows.of(profile, columns),
@@ -563,7 +563,7 @@ def test_calibration_looks_with_them_as_the_monitor_does() -> None:
     seen = simulator.run(0, 12, np.zeros(len(simulator.tests)))
     names = [(t.detector.name, t.feature) for t in simulator.tests]
     # Nothing of x is missing, so there is nothing to look at.
-    expected = [("mean_shift", 0), ("cusum", 0), ("missing_rate", 1)]
+    expected = [("variance_shift", 0), ("psi", 0), ("missing_rate", 1)]
     assert {names[t] for t in seen.test.tolist()} == set(expected)
     for test in expected:
         of = seen.test == names.index(test)

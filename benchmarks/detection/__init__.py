@@ -1,0 +1,1 @@
+"""Detection delay at equal run time without drift, beside the streaming detectors of other libraries."""

