@@ -64,7 +64,7 @@ class Options:
 
 def task_of(config: Config, model: ModelConfig, options: Options) -> Task:
     """Raises ConfigError where an option is wrong, DriftlineError where an input cannot be used."""
-    reference = profiles.load(model.reference, model.name)
+    reference = profiles.load(model.reference, model.name).current
     try:
         bearable = _bearable(model, options)
         tried = grid(
