@@ -33,7 +33,7 @@ def mean_of(f: NumericProfile, sums: Sequence[int], n: int) -> float | None:
     near = n - sums[BEYOND]
     if near <= 0:
         return None
-    mean = f.mean + f.sd * (sums[SUM] / (1 << FIXED_POINT_BITS) / near)
+    mean = f.from_sums(sums[SUM] / (1 << FIXED_POINT_BITS) / near)
     # Digits beyond the fixed point's resolution would say that a mean of zeros is 5e-9.
     return round(mean, 5 - math.floor(math.log10(f.sd)))
 

@@ -27,6 +27,7 @@ from ..schemas.units import MAX_TIME_MS, MIN_TIME_MS, iso_ms
 from ..schemas.verdict import unit_key, verdict_id
 from .config.document import Config, ModelConfig
 from .deltas import to_panes
+from .earlier import NoOnset, compare
 from .look import with_look
 from .mark import START, Mark, parse_series_key, series_key
 from .profiles import Reference
@@ -65,7 +66,7 @@ class _Unit:
     model: _Model
     bank: WindowBank
     online: OnlineBank
-    history: History
+    history: History | NoOnset
     closed_ms: int | None = None
     open: dict[int, OpenPane] = field(default_factory=dict)
     # Start of a pane that is open or in a window → the mark before its first part.
@@ -236,7 +237,8 @@ class Monitor:
         series = series_key(key, model.number)
         segment, profile = model.units[key]
         config = model.config
-        bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms)
+        against = None if config.against is None else config.against.parts
+        bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms, against)
         online = OnlineBank(profile, config.retention_ms, self._seen.get(series))
         closed_ms = self._closed.get(series)
         unit = _Unit(key, series, segment, profile, model, bank, online, History(bank), closed_ms)
@@ -336,6 +338,9 @@ class Monitor:
 
     def _test(self, unit: _Unit, due: Sequence[Window], idle: list[str]) -> Iterator[Verdict]:
         config = unit.model.config
+        if config.against is not None:
+            yield from self._test_earlier(unit, due, idle)
+            return
         testable: list[Window] = []
         reasons: dict[int, str] = {}
         for window in due:
@@ -361,6 +366,19 @@ class Monitor:
                     outcome = results.get((id(window), detector.name, index))
                     if outcome is None:
                         outcome = Outcome(index, None, None, reason=reasons[id(window)])
+                    yield words.verdict(detector.name, outcome)
+
+    def _test_earlier(
+        self, unit: _Unit, due: Sequence[Window], idle: list[str]
+    ) -> Iterator[Verdict]:
+        plan, least = unit.model.plans[unit.profile.id], unit.model.config.min_events
+        for window in due:
+            made = compare(unit.profile, window, plan, least, _too_few(window, least))
+            seen = replace(unit, profile=made.profile, history=NoOnset())
+            words = _Words.of(seen, window, idle)
+            for detector, features in plan:
+                for index in features:
+                    outcome = _usable(made.outcome(detector.name, index), least)
                     yield words.verdict(detector.name, outcome)
 
 

@@ -218,7 +218,10 @@ def random_log(
             mine = one.era.events(times).tolist()
             profile = one.whole
             if mine:
-                own = {n: [batch[i]["features"][n] for i in mine] for n in ("x", "c")}
+                own = {
+                    n: [batch[i]["features"][n] for i in mine]
+                    for n in (f.name for f in profile.counted)
+                }
                 columns = Columns.of(profile, own)
                 panes = summarize(profile, columns, times[mine] // MINUTE * MINUTE)
                 log.append(to_delta("fraud", {}, profile, panes))
