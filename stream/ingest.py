@@ -366,11 +366,17 @@ class Ingest:
         now = self.clock()
         self._assignments += 1
         self._learn()
+        begin: list[TopicPartition] = []
         for at in committed(consumer, partitions):
             position = at.offset if at.offset >= 0 else 0
+            offset = at.offset if at.offset >= 0 else OFFSET_BEGINNING
+            begin.append(TopicPartition(at.topic, at.partition, offset))
             self.sources[at.topic, at.partition] = Source(
                 at.topic, at.partition, position, largest_ms(at.metadata), now
             )
+        consumer.assign(begin)
+        # librdkafka keeps a partition paused that was taken away while it was paused.
+        consumer.resume(begin)
         names = ", ".join(f"{p.topic}[{p.partition}]" for p in partitions)
         log.info("ingest takes over %s", names or "nothing")
 

@@ -122,7 +122,7 @@ def test_promoted_while_stages_are_killed_it_is_as_in_a_replay(
     supervisor = start(path)
     drift = f"{topic_prefix}.drift"
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while not has_verdicts(servers, drift):
             assert time.monotonic() < deadline
             time.sleep(0.3)
