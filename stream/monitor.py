@@ -152,10 +152,9 @@ class Monitor:
                 "bad_pane", f"pane delta of model {delta.model!r}, which is not configured here"
             )
         key = unit_key(delta.model, delta.segment)
-        known = [m for m in models if m.profile_id(key) == delta.profile]
+        known = _owners(models, key, delta)
         if not known and self._ask is not None and delta.profile not in self.foreign:
-            models = self._learn(delta.model)
-            known = [m for m in models if m.profile_id(key) == delta.profile]
+            known = _owners(self._learn(delta.model), key, delta)
         if not known:
             self.foreign[delta.profile] = self.foreign.get(delta.profile, 0) + 1
             return
@@ -409,6 +408,14 @@ def _too_few(window: Window, min_events: int) -> str | None:
     if window.events < min_events:
         return f"the window has {window.events} events; min_events is {min_events}"
     return None
+
+
+def _owners(models: Sequence[_Model], key: str, delta: Delta) -> list[_Model]:
+    """The references that a delta's panes were made against, none where one of its panes is nobody's:
+    a profile may have come back since."""
+    known = [m for m in models if m.profile_id(key) == delta.profile]
+    whole = all(any(m.era.holds(start) for m in known) for start in delta.start_ms.tolist())
+    return known if whole else []
 
 
 def _models(config: ModelConfig, reference: Reference) -> list[_Model]:
