@@ -15,11 +15,16 @@ import numpy as np
 import orjson
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # pyright: ignore[reportPrivateImportUsage]
-from stream_helpers import MINUTE, T0
-from test_exactly_once import cli, committed, stage_pids, start, stop
+from stream_helpers import MINUTE, T0, reference_of
+from test_exactly_once import committed, stage_pids, start, stop
 
 from driftline.schemas.units import parse_time_ms
+from driftline.stream import profiles
 from driftline.stream.broker.node import Broker
+from driftline.stream.config.document import load
+from driftline.stream.reference.check import references
+from driftline.stream.replay import Replay
+from driftline.stream.sources import topic_range
 
 CONFIG = """
 kafka: {{bootstrap.servers: "{servers}"}}
@@ -112,10 +117,7 @@ def test_promoted_while_stages_are_killed_it_is_as_in_a_replay(
     rng = np.random.default_rng(1)
     for name, shift in (("reference", 0.0), ("new", 0.3)):
         rows = [event(rng, i, T0, shift) for i in range(500)]
-        lines = tmp_path / f"{name}.jsonl"
-        lines.write_bytes(b"\n".join(map(orjson.dumps, rows)))
-        place = str(tmp_path / name)
-        cli("fit", "--config", config, "--input", str(lines), "--out", place)
+        profiles.save(reference_of(load(path), rows), str(tmp_path / name))
 
     stream = Stream(servers, topic)
     stream.go_on(5)
@@ -142,13 +144,13 @@ def test_promoted_while_stages_are_killed_it_is_as_in_a_replay(
         os.kill(stage_pids(supervisor.pid)["detect"][1], signal.SIGKILL)
         stream.go_on(max(2.0, (parse_time_ms(two["from"]) - stream.ms) / MINUTE + 3))
         stream.end()
-        out = tmp_path / "replay.jsonl"
-        cli("replay", "--config", config, "--out", str(out))
+        loaded = load(path)
+        work = Replay(loaded, references(loaded))
         # A replay knows that no more events come, so it closes the last panes, and says so.
         expected = [
-            line
-            for line in out.read_bytes().splitlines()
-            if "idle_partitions" not in orjson.loads(line)["detail"]
+            v.value
+            for v in work.run(topic_range(loaded, topic))
+            if "idle_partitions" not in v.fields["detail"]
         ]
         live = waited_for(servers, drift, len(expected))
     finally:
