@@ -76,7 +76,7 @@ class _Layout:
         self.starts = self.ends - self.sizes
         self.reference = np.concatenate(
             [
-                np.append(f.counts, [0, f.missing])
+                np.append(f.counts, [f.unseen, f.missing])
                 for f in self.profiles
                 if isinstance(f, CategoricalProfile)
             ]

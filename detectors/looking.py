@@ -34,20 +34,20 @@ def look_at(
         min_events: a window with fewer events is not tested, and an outcome that rests on fewer
             values counts for nothing.
     """
-    looks = [WindowLook(w, _unfit(w, min_events), []) for w in windows]
+    looks = [WindowLook(w, unfit(w, min_events), []) for w in windows]
     fit = [look for look in looks if look.reason is None]
     for detector, features in plan:
         if fit:
             rows = detector.test(profile, [look.window for look in fit], features)
             for look, row in zip(fit, rows, strict=True):
-                look.outcomes.append([_usable(outcome, min_events) for outcome in row])
+                look.outcomes.append([usable(outcome, min_events) for outcome in row])
         for look in looks:
             if look.reason is not None:
                 look.outcomes.append([Outcome(i, None, None, reason=look.reason) for i in features])
     return looks
 
 
-def _usable(outcome: Outcome, min_events: int) -> Outcome:
+def usable(outcome: Outcome, min_events: int) -> Outcome:
     """An outcome made from too few values is none: most of the window may be missing."""
     n = outcome.detail.get("n_test")
     if n is None or n >= min_events or outcome.reason is not None:
@@ -56,7 +56,8 @@ def _usable(outcome: Outcome, min_events: int) -> Outcome:
     return Outcome(outcome.feature, None, None, outcome.effect, reason, None, outcome.detail)
 
 
-def _unfit(window: Window, min_events: int) -> str | None:
+def unfit(window: Window, min_events: int) -> str | None:
+    """Why a window is not fit for any test, None where it is."""
     if window.events == 0:
         return "the window is empty"
     if window.missing_events:

@@ -33,7 +33,7 @@ def mean_of(f: NumericProfile, sums: Sequence[int], n: int) -> float | None:
     near = n - sums[BEYOND]
     if near <= 0:
         return None
-    mean = f.mean + f.sd * (sums[SUM] / (1 << FIXED_POINT_BITS) / near)
+    mean = f.from_sums(sums[SUM] / (1 << FIXED_POINT_BITS) / near)
     return round(mean, digits_of(f))
 
 
@@ -45,7 +45,7 @@ def means_of(
     near = n - sums[:, BEYOND]
     distance = sums[:, SUM] / (1 << FIXED_POINT_BITS) / np.maximum(near, 1)
     with np.errstate(over="ignore"):
-        means = (table.mean[:, 0] + table.sd * distance).tolist()
+        means = (table.zero + table.unit * distance).tolist()
     return [
         round(mean, digits) if k > 0 else None
         for mean, digits, k in zip(means, table.digits, near.tolist(), strict=True)
@@ -60,17 +60,18 @@ def digits_of(f: NumericProfile) -> int:
 
 class Table:
     """What the numeric features of a profile have in common; arrays are columns, (F, 1), but for
-    sd: (F,)."""
+    zero and unit of the sums: (F,)."""
 
     def __init__(self, profile: Profile) -> None:
         numeric = profile.numeric
         offset = profile.offsets[: profile.n_numeric]
         self.ranker = Ranker([f.values for f in numeric], offset)
         self.mean = np.array([f.mean for f in numeric])[:, None]
-        self.sd = np.array([f.sd for f in numeric])
+        self.zero = np.array([f.from_sums(0.0) for f in numeric])
+        self.unit = np.array([f.sd if f.unit is None else f.unit for f in numeric])
         self.digits = [digits_of(f) for f in numeric]
         with np.errstate(over="ignore"):
-            self.inverse_sd = 1.0 / self.sd[:, None]
+            self.inverse_sd = 1.0 / np.array([f.sd for f in numeric])[:, None]
         self.special = offset[:, None] + np.array([f.n_finite_cells for f in numeric])[:, None]
 
 

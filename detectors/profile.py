@@ -77,6 +77,8 @@ class NumericProfile:
     mean, sd: of the finite reference values (sd with n - 1).
     resolution: the largest share of the reference inside one gap between kept values; the exact KS
         statistic exceeds the one from the cells by at most this. 0 when every value was kept.
+    zero, unit: what the sums of panes are relative to, None for mean and sd: another profile's, in
+        a reference that was made of panes (`earlier`).
     """
 
     name: str
@@ -91,10 +93,18 @@ class NumericProfile:
     mean: float
     sd: float
     resolution: float = 0.0
+    zero: float | None = None
+    unit: float | None = None
 
     @property
     def kind(self) -> Kind:
         return "numeric"
+
+    def from_sums(self, distance: float) -> float:
+        """The value at a distance from `zero`, in `unit`."""
+        if self.zero is None or self.unit is None:
+            return self.mean + self.sd * distance
+        return self.zero + self.unit * distance
 
     @cached_property
     def n_finite_cells(self) -> int:
@@ -115,7 +125,8 @@ class NumericProfile:
 class CategoricalProfile:
     """A categorical or boolean feature of the reference.
 
-    categories: (C,) names, sorted; counts: (C,) int64; missing: rows without a value.
+    categories: (C,) names, sorted; counts: (C,) int64; missing: rows without a value; unseen: rows of
+    other categories, in a reference that was made of panes (`earlier`).
     """
 
     name: str
@@ -123,11 +134,12 @@ class CategoricalProfile:
     categories: tuple[str, ...]
     counts: npt.NDArray[np.int64]
     missing: int
+    unseen: int = 0
 
     @property
     def n(self) -> int:
         """Reference rows, missing ones included: missing is a class of its own."""
-        return int(self.counts.sum()) + self.missing
+        return int(self.counts.sum()) + self.unseen + self.missing
 
     @property
     def n_cells(self) -> int:
@@ -143,10 +155,12 @@ class Profile:
     Numeric features come first, then categorical ones, then vectors.
 
     offsets: (F+1,) int64; the cells of feature f are `offsets[f]:offsets[f+1]` in a flat count
-    vector of `n_cells` entries.
+    vector of `n_cells` entries. id: a digest of the content, unless it was given.
     """
 
-    def __init__(self, features: Sequence[FeatureProfile], n_rows: int) -> None:
+    def __init__(
+        self, features: Sequence[FeatureProfile], n_rows: int, ident: str | None = None
+    ) -> None:
         numeric = [f for f in features if isinstance(f, NumericProfile)]
         categorical = [f for f in features if isinstance(f, CategoricalProfile)]
         vectors = [f for f in features if isinstance(f, VectorProfile)]
@@ -161,7 +175,7 @@ class Profile:
         sizes = [f.n_cells for f in self.features]
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         self.n_cells = int(self.offsets[-1])
-        self.id = self._digest()
+        self.id = ident or self._digest()
 
     @property
     def counted(self) -> tuple[NumericProfile | CategoricalProfile, ...]:

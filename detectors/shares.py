@@ -116,7 +116,7 @@ def _binned(profile: Profile, bins: _Bins, window: Window) -> list[npt.NDArray[n
 
 def _categories(profile: Profile, index: int, f: CategoricalProfile) -> _Classes:
     def make() -> _Classes:
-        reference = np.append(f.counts, [0, f.missing]).astype(np.float64)
+        reference = np.append(f.counts, [f.unseen, f.missing]).astype(np.float64)
         return _Classes(reference, (*f.categories, "(unseen)", "(missing)"))
 
     return profile.cached(("classes", index), make)

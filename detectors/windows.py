@@ -8,7 +8,7 @@ from what is inside.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -27,6 +27,8 @@ WindowSpec = TimeWindow | EventWindow
 class Window:
     """The events of `[start_ms, end_ms)`, as counts per cell.
 
+    before: the earlier windows that it is compared with, moved on together with it; none where it is
+    compared with the fitted reference.
     store: its counts in the order of `layout`; block_sums: their sums by `BLOCK` places.
     sums: (F_numeric, 3) int64. events: how many.
     The arrays are the window's own and change with the next pane: a detector reads, never keeps.
@@ -36,7 +38,9 @@ class Window:
         "_bank",
         "_emitted",
         "_first",
+        "_lag_ms",
         "_last",
+        "before",
         "block_sums",
         "end_ms",
         "events",
@@ -47,8 +51,16 @@ class Window:
         "sums",
     )
 
-    def __init__(self, bank: WindowBank, spec: WindowSpec) -> None:
+    def __init__(
+        self,
+        bank: WindowBank,
+        spec: WindowSpec,
+        lag_ms: int = 0,
+        before: tuple[Window, ...] = (),
+    ) -> None:
         self._bank = bank
+        self._lag_ms = lag_ms
+        self.before = before
         self.spec = spec
         self.label = spec.label
         self.store = np.zeros(bank.layout.size, np.int32)
@@ -110,8 +122,14 @@ class Window:
 
     def _advance(self, end_ms: int, retention_ms: int) -> None:
         bank = self._bank
+        for window in self.before:
+            window._advance(end_ms, retention_ms)
+        end_ms -= self._lag_ms
         while self._last < bank.dropped + len(bank.kept):
-            self._apply(bank.kept[self._last - bank.dropped], +1)
+            pane = bank.kept[self._last - bank.dropped]
+            if pane.start_ms >= end_ms:
+                break
+            self._apply(pane, +1)
             self._last += 1
         oldest = end_ms - (self.spec.size_ms if isinstance(self.spec, TimeWindow) else retention_ms)
         while self._first < self._last:
@@ -161,6 +179,14 @@ class Kept:
     versions: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier part of the stream: `size_ms` long, ending `lag_ms` before a window ends."""
+
+    size_ms: int
+    lag_ms: int
+
+
 class WindowBank:
     """All windows of one unit, moved on pane by pane.
 
@@ -169,10 +195,17 @@ class WindowBank:
         specs: the windows.
         pane_ms: length of a pane.
         retention_ms: the farthest a window in events looks back.
+        against: gives the earlier parts that windows of a size are compared with, see `Earlier`;
+            None for the fitted reference.
     """
 
     def __init__(
-        self, profile: Profile, specs: Sequence[WindowSpec], pane_ms: int, retention_ms: int
+        self,
+        profile: Profile,
+        specs: Sequence[WindowSpec],
+        pane_ms: int,
+        retention_ms: int,
+        against: Callable[[WindowSpec], Sequence[Earlier]] | None = None,
     ) -> None:
         self.profile = profile
         self.pane_ms = pane_ms
@@ -180,7 +213,14 @@ class WindowBank:
         self.layout = layout_of(profile)
         self.kept: deque[Kept] = deque()
         self.dropped = 0
-        self.windows = tuple(Window(self, spec) for spec in specs)
+        self.windows = tuple(
+            Window(self, spec, 0, self._before(against(spec) if against else ())) for spec in specs
+        )
+
+    def _before(self, parts: Sequence[Earlier]) -> tuple[Window, ...]:
+        return tuple(
+            Window(self, TimeWindow(part.size_ms, None, "reference"), part.lag_ms) for part in parts
+        )
 
     @property
     def settled(self) -> bool:
@@ -226,7 +266,7 @@ class WindowBank:
                 if window.events or window._emitted:
                     due.append(window)
                 window._emitted = window.events
-        oldest = min(w._first for w in self.windows)
+        oldest = min(w._first for window in self.windows for w in (window, *window.before))
         while self.dropped < oldest:
             self.kept.popleft()
             self.dropped += 1

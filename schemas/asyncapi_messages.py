@@ -264,6 +264,12 @@ def _progress() -> Json:
             "topic": {"type": "string", "description": "Name of the input topic."},
             "n_partitions": count | {"description": "How many partitions it has in all."},
             "partitions": {"type": "array", "items": partition},
+            "references": {
+                "type": "object",
+                "additionalProperties": count,
+                "description": "Model to how many references of it, one after the other, ingest "
+                "knows; there where it knows several.",
+            },
         },
         "additionalProperties": False,
     }

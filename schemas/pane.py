@@ -14,7 +14,7 @@ A delta is safetensors: named arrays and string metadata. Progress is JSON.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
@@ -424,13 +424,18 @@ class PartitionProgress:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of some partitions of one input topic, which has `n_partitions` in all."""
+    """Progress of some partitions of one input topic, which has `n_partitions` in all.
+
+    references: model → how many references ingest knows of it, of those that have several.
+    """
 
     topic: str
     n_partitions: int
     partitions: Sequence[PartitionProgress]
+    references: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
+        said = {"references": dict(self.references)} if self.references else {}
         return orjson.dumps(
             {
                 "format": FORMAT,
@@ -446,6 +451,7 @@ class Progress:
                     }
                     for p in self.partitions
                 ],
+                **said,
             }
         )
 
@@ -469,6 +475,7 @@ class Progress:
                     )
                     for p in data["partitions"]
                 ],
+                {str(k): int(v) for k, v in data.get("references", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise EventError(

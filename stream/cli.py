@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from ..schemas.errors import DriftlineError
+from .reference.command import app as reference_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(reference_app, name="reference")
 err = Console(stderr=True)
 
 ConfigOption = Annotated[
@@ -121,6 +123,10 @@ def fit(
     until: Annotated[str | None, typer.Option(help="End of the range, not included.")] = None,
     events: Annotated[int | None, typer.Option(min=1, help="Only so many first events.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model of the file.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Write it there, for `driftline reference promote`; a directory or URL."),
+    ] = None,
     events_per_hour: Annotated[
         float | None,
         typer.Option(
@@ -133,13 +139,20 @@ def fit(
 ) -> None:
     """Make the reference profile from reference events, and find the levels that keep the budget."""
     from .fit import collect
-    from .profiles import save
+    from .profiles import save, unused
     from .sources import file_rows, topic_range
 
     loaded = _load(config)
     results: list[dict[str, Any]] = []
-    for name in _models(loaded, model):
+    chosen = _models(loaded, model)
+    if out is not None and len(chosen) > 1:
+        raise typer.BadParameter(
+            f"--out takes the reference of one model, and the file has {', '.join(chosen)}; choose "
+            "with --model"
+        )
+    for name in chosen:
         wanted = loaded.models[name]
+        place = unused(out or wanted.reference)
         if input is not None:
             values: Iterator[bytes | None] = iter(file_rows(input))
             source = {"file": input.name}
@@ -154,12 +167,12 @@ def fit(
         reference = fitted.reference
         if wanted.false_alarms is not None:
             reference = _calibrated(reference, rows, events_per_hour)
-        save(reference, wanted.reference)
+        save(reference, place)
         whole = reference.whole
         results.append(
             {
                 "model": name,
-                "reference": wanted.reference,
+                "reference": place,
                 "id": whole.id,
                 "rows": rows.n,
                 "refused": rows.refused,

@@ -24,6 +24,7 @@ from .config.document import Config
 from .ingest import committed, dead_letter, raise_unless_passing
 from .monitor import START, Mark, Monitor
 from .profiles import Reference
+from .reference.check import references, said
 from .verdicts import Verdict
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ class Detect:
                         at.offset,
                         "none found" if state is None else f"it is of {state['position']}",
                     )
-            monitor = Monitor(self.config, self.references, mark)
+            monitor = Monitor(self.config, self.references, mark, self._ask)
             self.partitions[number] = _Partition(number, monitor, resume, mark.offset)
             begin.append(TopicPartition(at.topic, number, mark.offset))
             log.info(
@@ -202,6 +203,12 @@ class Detect:
                 mark.offset,
             )
         consumer.assign(begin)
+
+    def _ask(self, model: str) -> Reference:
+        """A model's reference as it stands now: the log speaks of one that was promoted since."""
+        self.references = references(self.config)
+        log.info("detect knows %s", said(self.references))
+        return self.references[model]
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:

@@ -78,6 +78,11 @@ class Embedding:
                     "the same model and revision, or run `driftline fit` again"
                 )
 
+    @property
+    def texts(self) -> bool:
+        """Whether any are embedded, which takes long."""
+        return bool(self._encoders)
+
     def raw(
         self,
         ids: Sequence[str],

@@ -39,6 +39,8 @@ from .clients import (
 )
 from .config.document import Config
 from .profiles import Reference
+from .reference import history
+from .reference.check import references, said
 from .summarise import Messages, Summariser, Summary, summarisers
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ log = logging.getLogger(__name__)
 # A value longer than this is cut in its dead letter, whose topic takes messages of 20 MB.
 MAX_DEAD_LETTER_BYTES: Final = 16_000_000
 _REPORT_EVERY_S: Final = 10.0
+# Between two looks at whether a promotion has ended.
+_WAIT_S: Final = 0.2
 # Messages of a batch whose texts are embedded.
 _TEXT_BATCH: Final = 1_000
 
@@ -81,6 +85,7 @@ class Ingest:
     clock: Callable[[], float] = time.monotonic
     totals: Counts = field(default_factory=Counts)
     sources: dict[tuple[str, int], Source] = field(default_factory=dict)
+    _assignments: int = 0
 
     def run(self) -> None:
         """Work until `stop` says so.
@@ -89,9 +94,7 @@ class Ingest:
             TopicError: an input topic does not exist, or an own one is wrong.
         """
         ensure_topics(self.config)
-        self._summarisers = summarisers(self.config, self.references)
-        for summariser in self._summarisers.values():
-            summariser.pulse = self._pulse
+        self._prepare()
         self._batch_events = self.config.ingest.batch_events
         if any(s.embeds_texts for s in self._summarisers.values()):
             # What a worker loses when it is killed, and how long it is deaf to a rebalance.
@@ -143,6 +146,63 @@ class Ingest:
                 reported = now
                 log.info("ingest: %s", self.totals)
 
+    def _prepare(self) -> None:
+        self._summarisers = summarisers(self.config, self.references)
+        for summariser in self._summarisers.values():
+            summariser.pulse = self._pulse
+        self._n_references = {
+            name: len(r.eras) for name, r in self.references.items() if len(r.eras) > 1
+        }
+
+    def _learn(self) -> None:
+        """Take in what was promoted since; asked at every assignment, see `reference.switch`."""
+        now = {name: history.read(m.reference) for name, m in self.config.models.items()}
+        if any(now[name] != r.history for name, r in self.references.items()):
+            self.references = references(self.config)
+            self._prepare()
+            log.info("ingest knows %s", said(self.references))
+
+    def _summary(self, topic: str, batch: Messages) -> Summary:
+        """The batch summarised, once every promotion that may concern it has ended.
+
+        Raises:
+            Aborted: partitions were assigned meanwhile, or the stage is to stop.
+        """
+        assignments = self._assignments
+        while True:
+            largest = {s.partition: s.largest_ms for s in self.sources.values() if s.topic == topic}
+            summary = self._summarisers[topic].summarise(batch, largest)
+            if self._assignments != assignments:
+                raise Aborted("partitions were assigned anew while a batch was summarised")
+            newest = max((ms for ms in summary.largest_ms.values() if ms is not None), default=None)
+            if not (waiting := self._pending(topic, newest)):
+                return summary
+            log.warning(
+                "the reference of %s is being changed, and events have come for which that matters: "
+                "waiting for `driftline reference promote` to end (if it was killed, run it again, "
+                "or `driftline reference withdraw`)",
+                ", ".join(waiting),
+            )
+            while self._pending(topic, newest):
+                if self.stop() or not self._consumer.assignment():
+                    raise Aborted(
+                        "stopped, or partitions lost, while a reference was being changed"
+                    )
+                time.sleep(_WAIT_S)
+                self._pulse()
+                self._learn()
+
+    def _pending(self, topic: str, newest_ms: int | None) -> list[str]:
+        """Models of a topic of which it is not settled what `newest_ms` is compared with."""
+        return [
+            m.config.name
+            for m in self._summarisers[topic].models.values()
+            if (known := self.references[m.config.name].history) is not None
+            and known.pending is not None
+            and newest_ms is not None
+            and newest_ms >= known.pending.since_ms
+        ]
+
     def _pulse(self) -> None:
         """Stay in the consumer group while a batch's texts are embedded, which takes longer than a
         consumer may be silent. Nothing is fetched meanwhile.
@@ -188,9 +248,7 @@ class Ingest:
                 partitions,
                 np.array([_kafka_ms(m) for m in of_topic], np.int64),
             )
-            largest = {s.partition: s.largest_ms for s in self.sources.values() if s.topic == topic}
-            summary = summariser.summarise(batch, largest)
-            summaries.append((summariser, of_topic, summary))
+            summaries.append((summariser, of_topic, self._summary(topic, batch)))
         for summariser, of_topic, _ in summaries:
             for m in of_topic:
                 key = (summariser.topic, m.partition() or 0)
@@ -297,6 +355,11 @@ class Ingest:
                     for (t, _), s in sorted(after.items())
                     if t == topic
                 ],
+                {
+                    name: self._n_references[name]
+                    for name in self._summarisers[topic].models
+                    if name in self._n_references
+                },
             ).encode()
             for partition in range(self._n_panes):
                 yield {
@@ -308,11 +371,19 @@ class Ingest:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         now = self.clock()
+        self._assignments += 1
+        self._learn()
+        begin: list[TopicPartition] = []
         for at in committed(consumer, partitions):
             position = at.offset if at.offset >= 0 else 0
+            offset = at.offset if at.offset >= 0 else OFFSET_BEGINNING
+            begin.append(TopicPartition(at.topic, at.partition, offset))
             self.sources[at.topic, at.partition] = Source(
-                at.topic, at.partition, position, _largest_ms(at.metadata), now
+                at.topic, at.partition, position, largest_ms(at.metadata), now
             )
+        consumer.assign(begin)
+        # librdkafka keeps a partition paused that was taken away while it was paused.
+        consumer.resume(begin)
         names = ", ".join(f"{p.topic}[{p.partition}]" for p in partitions)
         log.info("ingest takes over %s", names or "nothing")
 
@@ -330,7 +401,7 @@ class Ingest:
             offset = at.offset if at.offset >= 0 else OFFSET_BEGINNING
             self._consumer.seek(TopicPartition(at.topic, at.partition, offset))
             self.sources[at.topic, at.partition] = Source(
-                at.topic, at.partition, max(at.offset, 0), _largest_ms(at.metadata), now
+                at.topic, at.partition, max(at.offset, 0), largest_ms(at.metadata), now
             )
 
 
@@ -369,7 +440,8 @@ def committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[Topi
     return []
 
 
-def _largest_ms(metadata: str | None) -> int | None:
+def largest_ms(metadata: str | None) -> int | None:
+    """The largest event time of a partition, from the metadata of its committed offset."""
     if not metadata:
         return None
     try:

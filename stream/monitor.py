@@ -9,87 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..detectors.base import plan_of
-from ..detectors.looking import Plan, look_at
+from ..detectors.looking import Plan, WindowLook, look_at
 from ..detectors.online_bank import NAME as ONLINE
 from ..detectors.online_bank import OnlineBank
 from ..detectors.onset import History
 from ..detectors.panes import OpenPane, Pane
 from ..detectors.profile import Profile
 from ..detectors.windows import Window, WindowBank
-from ..schemas.errors import EventError
-from ..schemas.pane import Delta, PartitionProgress, Progress
-from ..schemas.verdict import parse_unit_key, unit_key
+from ..schemas.errors import EventError, ProfileError
+from ..schemas.pane import Delta, Progress
+from ..schemas.verdict import unit_key
 from .config.document import Config, ModelConfig
 from .deltas import to_panes
+from .earlier import compare
 from .look import with_look
+from .mark import START, Mark, parse_series_key, series_key
 from .profiles import Reference
+from .reference.history import Era
 from .verdicts import Levels, Verdict, Wording
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The monitor's state before the message at `offset`, as far as the log does not give it back.
-
-    progress: topic → (n_partitions, {partition: progress}). closed: unit key → end of its last
-    closed pane. seen: unit key → vector feature → events that its online test had taken when the
-    mark was asked for, which is later than what the log is read again from.
-    """
-
-    offset: int
-    progress: Mapping[str, tuple[int, Mapping[int, PartitionProgress]]]
-    closed: Mapping[str, int]
-    seen: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "offset": self.offset,
-            "progress": {
-                topic: {
-                    "n_partitions": n,
-                    "partitions": [
-                        [p.partition, p.offset, p.event_time_ms, p.idle]
-                        for p in sorted(parts.values(), key=lambda p: p.partition)
-                    ],
-                }
-                for topic, (n, parts) in sorted(self.progress.items())
-            },
-            "closed": dict(sorted(self.closed.items())),
-            "seen": {key: dict(own) for key, own in sorted(self.seen.items())},
-        }
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Mark:
-        return Mark(
-            int(data["offset"]),
-            {
-                topic: (
-                    int(entry["n_partitions"]),
-                    {int(p[0]): PartitionProgress(*p) for p in entry["partitions"]},
-                )
-                for topic, entry in data["progress"].items()
-            },
-            {str(k): int(v) for k, v in data["closed"].items()},
-            {str(k): {str(f): int(n) for f, n in own.items()} for k, own in data["seen"].items()},
-        )
-
-
-START = Mark(0, {}, {})
-
-
-@dataclass(slots=True)
-class _Topic:
-    n_partitions: int
-    partitions: dict[int, PartitionProgress]
+from .watermark import Watermarks
 
 
 @dataclass(slots=True)
 class _Unit:
-    """One model or segment: its open panes and its windows."""
+    """One model or segment under one reference: its open panes and its windows.
+
+    key: of the unit. series: of the unit under this reference.
+    """
 
     key: str
+    series: str
     profile: Profile
     model: _Model
     bank: WindowBank
@@ -115,7 +66,11 @@ class _Unit:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
+    """A model under one of its references. number: which, counted from 0."""
+
     config: ModelConfig
+    number: int
+    era: Era
     # Level of a test that has no level of its own in `levels`.
     alpha: float
     # Unit key → (feature, detector, window) → level, where a budget of false alarms is kept.
@@ -124,23 +79,32 @@ class _Model:
     plans: Mapping[str, Plan]
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
 
+    def profile_id(self, key: str) -> str | None:
+        """Of the unit `key`, None where this reference does not have it."""
+        return self.units[key][1].id if key in self.units else None
+
 
 class Monitor:
     """Turns the log of one panes partition into verdicts.
 
     Args:
         mark: where the log begins for this monitor; `START` for its very beginning.
+        ask: gives a model's reference as it stands now, where the log speaks of one that took over
+            since. A replay knows all of them beforehand.
     """
 
     def __init__(
-        self, config: Config, references: Mapping[str, Reference], mark: Mark = START
+        self,
+        config: Config,
+        references: Mapping[str, Reference],
+        mark: Mark = START,
+        ask: Callable[[str], Reference] | None = None,
     ) -> None:
         self._models = {
-            name: _model(model, references[name]) for name, model in config.models.items()
+            name: _models(model, references[name]) for name, model in config.models.items()
         }
-        self._topics: dict[str, _Topic] = {
-            topic: _Topic(n, dict(parts)) for topic, (n, parts) in mark.progress.items()
-        }
+        self._ask = ask
+        self._watermarks = Watermarks(mark.progress)
         self._closed = dict(mark.closed)
         self._seen = dict(mark.seen)
         self._units: dict[str, _Unit] = {}
@@ -161,24 +125,33 @@ class Monitor:
         Raises:
             EventError: it is not what ingest writes for a configured model.
         """
-        model = self._models.get(delta.model)
-        if model is None:
+        models = self._models.get(delta.model)
+        if models is None:
             raise EventError(
                 "bad_pane", f"pane delta of model {delta.model!r}, which is not configured here"
             )
         key = unit_key(delta.model, delta.segment)
-        segment, profile = model.units.get(key, (delta.segment, None))
-        if profile is None or profile.id != delta.profile:
+        known = _owners(models, key, delta)
+        if not known and self._ask is not None and delta.profile not in self.foreign:
+            known = _owners(self._learn(delta.model), key, delta)
+        if not known:
             self.foreign[delta.profile] = self.foreign.get(delta.profile, 0) + 1
             return
-        unit = self._units.get(key) or self._new_unit(key, segment, profile, model)
-        for part in to_panes(delta, profile):
+        parts = to_panes(delta, known[0].units[key][1])
+        for model in known:
+            self._take(offset, key, model, [p for p in parts if model.era.holds(p.start_ms)])
+
+    def _take(self, offset: int, key: str, model: _Model, parts: Sequence[Pane]) -> None:
+        if not parts:
+            return
+        unit = self._units.get(series_key(key, model.number)) or self._new_unit(key, model)
+        for part in parts:
             if unit.closed_ms is not None and part.start_ms < unit.closed_ms:
                 self.dropped_events += part.events
                 continue
             pane = unit.open.get(part.start_ms)
             if pane is None:
-                pane = unit.open[part.start_ms] = OpenPane(profile, part.start_ms)
+                pane = unit.open[part.start_ms] = OpenPane(unit.profile, part.start_ms)
                 unit.marks[part.start_ms] = self._current_mark(offset)
             pane.add(part)
 
@@ -186,31 +159,42 @@ class Monitor:
         """Take in how far ingest is; yields the verdicts of the panes that this closes.
 
         The iterator must be exhausted: the panes close as it goes.
+
+        Raises:
+            ProfileError: ingest knows of a reference that cannot be found here.
         """
-        topic = self._topics.setdefault(progress.topic, _Topic(progress.n_partitions, {}))
-        topic.n_partitions = max(topic.n_partitions, progress.n_partitions)
-        for p in progress.partitions:
-            before = topic.partitions.get(p.partition)
-            # A worker that took over from a dead one may know less than was published.
-            if before is not None and before.event_time_ms is not None:
-                known = before.event_time_ms
-                if p.event_time_ms is not None:
-                    known = max(known, p.event_time_ms)
-                p = PartitionProgress(p.partition, p.offset, known, p.idle)
-            topic.partitions[p.partition] = PartitionProgress(
-                p.partition, p.offset, p.event_time_ms, p.idle
-            )
+        for name, n in progress.references.items():
+            if name in self._models and len(self._models[name]) < n:
+                found = self._learn(name)
+                if len(found) < n:
+                    raise ProfileError(
+                        f"ingest knows {n} references of model {name!r}, and "
+                        f"{len(found)} are found at {found[0].config.reference!r}; all stages must "
+                        "read one place",
+                        retry=True,
+                    )
+        self._watermarks.take(progress)
         self._mark_fresh = False
         yield from self._close(progress.topic)
+
+    def _learn(self, name: str) -> list[_Model]:
+        """Take in which references a model has now."""
+        if self._ask is not None:
+            config = self._models[name][0].config
+            self._models[name] = found = _models(config, self._ask(name))
+            for unit in self._units.values():
+                if unit.model.config.name == name:
+                    unit.model = found[unit.model.number]
+        return self._models[name]
 
     def mark(self, position: int) -> Mark:
         """The mark from which a new monitor must read to be in this one's state at `position`."""
         needed = [mark for unit in self._units.values() for mark in unit.marks.values()]
-        first = Mark(position, self._progress_now(), dict(self._closed))
+        first = Mark(position, self._watermarks.now(), dict(self._closed))
         if needed:
             first = min(needed, key=lambda mark: mark.offset)
         # Units of which no event came since the restart stand where they stood.
-        seen = self._seen | {key: own for key, u in self._units.items() if (own := u.online.seen)}
+        seen = self._seen | {s: own for s, u in self._units.items() if (own := u.online.seen)}
         return replace(first, seen=seen)
 
     @property
@@ -219,104 +203,88 @@ class Monitor:
 
     def watermark_ms(self, model: str) -> int | None:
         """How far event time has certainly passed for `model`, before `allowed_lateness`."""
-        return self._passed(self._models[model].config.input.topic)
+        return self._watermarks.passed(self._models[model][0].config.input.topic)
 
     def windows(self) -> Iterator[tuple[str, Window]]:
         """Every window with its unit's key, as it stands; to be looked at, not kept."""
-        for key, unit in self._units.items():
+        for unit in self._units.values():
             for window in unit.bank.windows:
-                yield key, window
+                yield unit.key, window
 
-    def _new_unit(
-        self, key: str, segment: Mapping[str, str], profile: Profile, model: _Model
-    ) -> _Unit:
+    def _new_unit(self, key: str, model: _Model) -> _Unit:
+        series = series_key(key, model.number)
+        segment, profile = model.units[key]
         config = model.config
-        bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms)
-        online = OnlineBank(profile, config.retention_ms, self._seen.get(key))
-        closed_ms = self._closed.get(key)
+        against = None if config.against is None else config.against.parts
+        bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms, against)
+        online = OnlineBank(profile, config.retention_ms, self._seen.get(series))
         levels = Levels(model.alpha, model.levels.get(key))
-        wording = Wording(key, config.name, segment, profile, levels, History(bank))
-        unit = _Unit(key, profile, model, bank, online, wording, closed_ms)
-        self._units[key] = unit
+        history = History(bank) if against is None else None
+        wording = Wording(key, config.name, segment, profile, levels, history)
+        closed_ms = self._closed.get(series)
+        unit = _Unit(key, series, profile, model, bank, online, wording, closed_ms)
+        self._units[series] = unit
         return unit
-
-    def _progress_now(self) -> dict[str, tuple[int, dict[int, PartitionProgress]]]:
-        return {t: (s.n_partitions, dict(s.partitions)) for t, s in self._topics.items()}
 
     def _current_mark(self, offset: int) -> Mark:
         # One mark serves all panes that begin in a row of deltas.
         if not self._mark_fresh or self._mark.offset > offset:
-            self._mark = Mark(offset, self._progress_now(), dict(self._closed))
+            self._mark = Mark(offset, self._watermarks.now(), dict(self._closed))
             self._mark_fresh = True
         return self._mark
-
-    def _passed(self, name: str) -> int | None:
-        """The event time that every source partition has reached, None for none.
-
-        An idle partition holds nobody back. When all are idle, no event is waiting anywhere: what
-        is open can be closed, so time has passed the last event of all.
-        """
-        topic = self._topics.get(name)
-        if topic is None or len(topic.partitions) < topic.n_partitions:
-            return None
-        active = [p for p in topic.partitions.values() if not p.idle]
-        if not active:
-            times = [p.event_time_ms for p in topic.partitions.values()]
-            return max((ms for ms in times if ms is not None), default=None)
-        if any(p.event_time_ms is None for p in active):
-            return None
-        return min(p.event_time_ms for p in active if p.event_time_ms is not None)
-
-    def _all_idle(self, name: str) -> bool:
-        topic = self._topics[name]
-        return len(topic.partitions) >= topic.n_partitions and all(
-            p.idle for p in topic.partitions.values()
-        )
 
     def _limit(self, unit: _Unit) -> int | None:
         """The time up to which the panes of a unit may close."""
         config = unit.model.config
-        passed = self._passed(config.input.topic)
+        passed = self._watermarks.passed(config.input.topic)
         limit = None if passed is None else _closable(config, passed)
-        if unit.open and self._all_idle(config.input.topic):
+        if unit.open and self._watermarks.all_idle(config.input.topic):
             last = max(unit.open) + config.pane_ms
-            return last if limit is None else max(limit, last)
-        return limit
+            limit = last if limit is None else max(limit, last)
+        until = unit.model.era.until_ms
+        return limit if limit is None or until is None else min(limit, until)
 
     def _close(self, topic: str) -> Iterator[Verdict]:
         units = [u for _, u in sorted(self._units.items()) if u.model.config.input.topic == topic]
-        limits = {u.key: limit for u in units if (limit := self._limit(u)) is not None}
+        limits = {u.series: limit for u in units if (limit := self._limit(u)) is not None}
         while True:
             # In order of time over all units, so that the order of verdicts does not depend on how
             # much of the log was read at once.
             due = [
-                (end, u.key, u)
+                (end, u.series, u)
                 for u in units
-                if u.key in limits and (end := u.next_end(limits[u.key])) is not None
+                if u.series in limits and (end := u.next_end(limits[u.series])) is not None
             ]
             if not due:
                 break
             end = min(d[0] for d in due)
             for _, _, unit in sorted(due, key=lambda d: d[:2]):
-                if unit.next_end(limits[unit.key]) == end:
+                if unit.next_end(limits[unit.series]) == end:
                     yield from self._close_pane(unit, end)
         for unit in units:
-            limit = limits.get(unit.key)
-            if limit is not None and unit.bank.settled and unit.closed_ms is not None:
-                unit.closed_ms = max(unit.closed_ms, limit)
-                self._closed[unit.key] = unit.closed_ms
+            limit = limits.get(unit.series)
+            if limit is None:
+                continue
+            over = limit == unit.model.era.until_ms
+            if over or (unit.bank.settled and unit.closed_ms is not None):
+                closed = limit if unit.closed_ms is None else max(unit.closed_ms, limit)
+                self._closed[unit.series] = unit.closed_ms = closed
+            if over:
+                # Another reference has taken over, and nothing needs its panes any more.
+                del self._units[unit.series]
         self._pass_absent(topic)
 
     def _pass_absent(self, topic: str) -> None:
         """Time passes also for units of which only the mark knows: before the restart they stood
         here with empty windows, and what comes too late for them must be so again."""
-        passed = self._passed(topic)
+        passed = self._watermarks.passed(topic)
         if passed is None:
             return
-        for key in self._closed.keys() - self._units.keys():
-            model = self._models.get(parse_unit_key(key)[0])
-            if model is not None and model.config.input.topic == topic:
-                self._closed[key] = max(self._closed[key], _closable(model.config, passed))
+        for series in self._closed.keys() - self._units.keys():
+            models = self._models.get(parse_series_key(series)[0])
+            if models is not None and models[0].config.input.topic == topic:
+                limit = _closable(models[0].config, passed)
+                self._closed[series] = max(self._closed[series], limit)
 
     def _close_pane(self, unit: _Unit, end_ms: int) -> Iterator[Verdict]:
         start_ms = end_ms - unit.model.config.pane_ms
@@ -324,17 +292,18 @@ class Monitor:
         pane: Pane | None = opened.close() if opened is not None else None
         if pane is not None and pane.events == 0:
             pane = None
-        if pane is not None and self.on_pane is not None:
+        quiet = self.quiet or not unit.model.era.tests(end_ms)
+        if pane is not None and self.on_pane is not None and unit.model.era.tests(end_ms):
             self.on_pane(unit.key, pane)
         due = unit.bank.push(end_ms, pane)
         unit.closed_ms = end_ms
-        self._closed[unit.key] = end_ms
+        self._closed[unit.series] = end_ms
         made: list[Verdict] = []
-        idle = [] if self.quiet else self._idle_at(unit, end_ms)
-        if due and not self.quiet:
+        idle = [] if quiet else self._idle_at(unit, end_ms)
+        if due and not quiet:
             made += list(self._test(unit, due, idle))
         if pane is not None and unit.profile.vectors:
-            for window in unit.online.push(end_ms, pane, self.quiet):
+            for window in unit.online.push(end_ms, pane, quiet):
                 made.append(unit.wording.of(window, idle).verdict(ONLINE, window.outcome))
         yield from with_look(made)
         starts = (unit.bank.earliest_ms, unit.online.earliest_ms)
@@ -346,20 +315,27 @@ class Monitor:
         """Source partitions that had not passed a pane's end, and were not waited for."""
         config = unit.model.config
         needed = end_ms + config.allowed_lateness_ms
-        topic = self._topics[config.input.topic]
-        return [
-            f"{config.input.topic}[{p.partition}]"
-            for p in sorted(topic.partitions.values(), key=lambda p: p.partition)
-            if p.idle and (p.event_time_ms is None or p.event_time_ms < needed)
-        ]
+        return self._watermarks.not_waited_for(config.input.topic, needed)
 
     def _test(self, unit: _Unit, due: Sequence[Window], idle: list[str]) -> Iterator[Verdict]:
         plan = unit.model.plans[unit.profile.id]
-        for look in look_at(unit.profile, plan, due, unit.model.config.min_events):
-            words = unit.wording.of(look.window, idle)
+        for wording, look in self._looks(unit, plan, due):
+            words = wording.of(look.window, idle)
             for (detector, _), outcomes in zip(plan, look.outcomes, strict=True):
                 for outcome in outcomes:
                     yield words.verdict(detector.name, outcome)
+
+    def _looks(
+        self, unit: _Unit, plan: Plan, due: Sequence[Window]
+    ) -> Iterator[tuple[Wording, WindowLook]]:
+        config = unit.model.config
+        if config.against is None:
+            for look in look_at(unit.profile, plan, due, config.min_events):
+                yield unit.wording, look
+        else:
+            for window in due:
+                profile, look = compare(unit.profile, plan, window, config.min_events)
+                yield unit.wording.under(profile), look
 
 
 def _closable(config: ModelConfig, passed_ms: int) -> int:
@@ -367,7 +343,20 @@ def _closable(config: ModelConfig, passed_ms: int) -> int:
     return (passed_ms - config.allowed_lateness_ms) // config.pane_ms * config.pane_ms
 
 
-def _model(config: ModelConfig, reference: Reference) -> _Model:
+def _owners(models: Sequence[_Model], key: str, delta: Delta) -> list[_Model]:
+    """The references that a delta's panes were made against, none where one of its panes is nobody's:
+    a profile may have come back since."""
+    known = [m for m in models if m.profile_id(key) == delta.profile]
+    whole = all(any(m.era.holds(start) for m in known) for start in delta.start_ms.tolist())
+    return known if whole else []
+
+
+def _models(config: ModelConfig, reference: Reference) -> list[_Model]:
+    """A model under each of its references, in order of time."""
+    return [_model(config, i, one) for i, one in enumerate(reference.eras)]
+
+
+def _model(config: ModelConfig, number: int, reference: Reference) -> _Model:
     plans: dict[str, Plan] = {}
     n_tests = 0
     for _, profile in reference.units.values():
@@ -378,4 +367,4 @@ def _model(config: ModelConfig, reference: Reference) -> _Model:
     levels: dict[str, Mapping[tuple[str, str, str], float]] = {}
     if config.false_alarms is not None and reference.budget is not None:
         levels = {key: found.levels for key, found in reference.budget.units.items()}
-    return _Model(config, alpha, levels, plans, reference.units)
+    return _Model(config, number, reference.era, alpha, levels, plans, reference.units)

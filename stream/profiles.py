@@ -3,13 +3,14 @@
     profile.json          what was fitted, from what, and the metadata of every unit
     profile.safetensors   the arrays
 
-The id of a unit's profile is a digest of its content, so files that were changed are noticed.
+The id of a unit's profile is a digest of its content, so files that were changed are noticed. Those
+promoted later lie in directories beside the two, and `history.json` says since when each holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fsspec
@@ -21,7 +22,9 @@ from safetensors.numpy import save as save_arrays
 from ..detectors.levels import Calibration
 from ..detectors.profile import Profile
 from ..schemas.errors import ProfileError
-from ..schemas.verdict import unit_key
+from ..schemas.verdict import digest, unit_key
+from .reference.history import Era, History, place_of
+from .reference.history import read as read_history
 
 FORMAT = 1
 
@@ -62,16 +65,37 @@ class Reference:
     units: unit key → (segment, profile); the whole model's key is the model's name alone.
     source: where the rows came from, for people.
     budget: the levels that keep a budget of false alarms, None where none was asked for.
+    era: when it is in force. later: those that take over from it, in order of time.
+    history: what was written down about that, None where there is one reference for ever.
     """
 
     model: str
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
     source: Mapping[str, Any] = field(default_factory=dict)
     budget: Budget | None = None
+    era: Era = Era()  # noqa: RUF009  (frozen)
+    later: tuple[Reference, ...] = ()
+    history: History | None = None
 
     @property
     def whole(self) -> Profile:
         return self.units[unit_key(self.model, {})][1]
+
+    @property
+    def id(self) -> str:
+        """Of what it decides by: the profiles of all units, and their levels."""
+        profiles = sorted((key, profile.id) for key, (_, profile) in self.units.items())
+        return digest("reference", profiles, None if self.budget is None else self.budget.to_json())
+
+    @property
+    def eras(self) -> tuple[Reference, ...]:
+        """This one and all that take over from it, each with its own era."""
+        return (self, *self.later)
+
+    @property
+    def current(self) -> Reference:
+        """The last of them, as if it had always been in force."""
+        return replace(self.eras[-1], era=Era(), later=(), history=None)
 
 
 def save(reference: Reference, url: str) -> None:
@@ -104,12 +128,49 @@ def save(reference: Reference, url: str) -> None:
         raise ProfileError(f"cannot write the reference to {url!r}: {error}") from error
 
 
+def unused(url: str) -> str:
+    """The place, if a new reference may be written there.
+
+    Raises:
+        ProfileError: others were promoted after the one that lies there, and rest on it.
+    """
+    if read_history(url) is not None:
+        raise ProfileError(
+            f"the reference at {url!r} has been in force and others were promoted after it; fit to "
+            "another place with `driftline fit --out NEW`, then `driftline reference promote NEW`"
+        )
+    return url
+
+
 def load(url: str, model: str) -> Reference:
-    """Read the reference of `model`.
+    """Read the reference of `model`, with all that were promoted after it.
 
     Raises:
         ProfileError: there is none, it belongs to another model, or it was changed since it was
             written.
+    """
+    history = read_history(url)
+    if history is None:
+        return load_one(url, model)
+    found: list[Reference] = []
+    for entry, era in zip(history.entries, history.eras(), strict=True):
+        place = place_of(url, entry.place)
+        one = load_one(place, model)
+        if one.id != entry.id:
+            raise ProfileError(
+                f"the reference at {place!r} has id {one.id}, and the history at {url!r} knows it "
+                f"as {entry.id}: it was fitted again after it had been in force; restore it, or "
+                "fit to a new place and name that in `reference`"
+            )
+        found.append(replace(one, era=era))
+    return replace(found[0], later=tuple(found[1:]), history=history)
+
+
+def load_one(url: str, model: str) -> Reference:
+    """Read the reference that `driftline fit` wrote to a place, whatever was promoted after it.
+
+    Raises:
+        ProfileError: see `load`.
     """
     try:
         fs, path = fsspec.core.url_to_fs(url)

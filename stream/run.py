@@ -15,12 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
-from ..detectors.base import plan_of
-from ..schemas.errors import ConfigError, DriftlineError, ProfileError
-from ..schemas.units import format_duration
-from . import profiles
-from .config.document import Config, ModelConfig
-from .profiles import Reference
+from ..schemas.errors import ConfigError, DriftlineError
+from .config.document import Config
+from .reference.check import references
 
 log = logging.getLogger(__name__)
 
@@ -33,91 +30,6 @@ _LONGEST_PAUSE_S: Final = 5.0
 _STOP_WITHIN_S: Final = 15.0
 # The read end of a pipe whose write end only the supervisor holds: it ends when that one dies.
 _PARENT_FD: Final = "DRIFTLINE_PARENT_FD"
-
-
-def references(config: Config) -> dict[str, Reference]:
-    """The reference of every model.
-
-    Raises:
-        ProfileError: one is missing, or does not fit the configuration.
-    """
-    found: dict[str, Reference] = {}
-    for name, model in config.models.items():
-        reference = profiles.load(model.reference, name)
-        named = set() if model.features == "auto" else set(model.features)
-        if named | set(model.vectors):
-            missing = (named | set(model.vectors)) - set(reference.whole.names)
-            if missing:
-                raise ProfileError(
-                    f"the reference of model {name!r} at {model.reference!r} has no feature "
-                    f"{', '.join(sorted(missing))}, which `features` names; fit it again with "
-                    "`driftline fit`"
-                )
-        for f in reference.whole.vectors:
-            if model.vectors.get(f.name) != f.spec:
-                raise ProfileError(
-                    f"the reference of model {name!r} at {model.reference!r} was fitted with other "
-                    f"settings of {f.name!r} than driftline.yaml has now; fit it again with "
-                    "`driftline fit`"
-                )
-        segments = {tuple(segment) for segment, _ in reference.units.values() if segment}
-        wanted = tuple(model.segment_by)
-        if segments and segments != {wanted}:
-            raise ProfileError(
-                f"the reference of model {name!r} was fitted by segments {sorted(segments)}, and "
-                f"`segment_by` is {list(wanted)}; fit it again with `driftline fit`"
-            )
-        if model.false_alarms is not None:
-            _check_budget(model, reference)
-        found[name] = reference
-    return found
-
-
-def _check_budget(config: ModelConfig, reference: Reference) -> None:
-    """Whether the reference's calibration is for what the configuration asks for.
-
-    Raises:
-        ProfileError: there is none, or it is for other windows, detectors or panes.
-    """
-    where = f"the reference of model {config.name!r} at {config.reference!r}"
-    assert config.false_alarms is not None
-    budget, asked = reference.budget, config.false_alarms.label
-    if budget is None:
-        raise ProfileError(
-            f"{where} was fitted without `false_alarms`, which the configuration asks for; "
-            "run `driftline fit` again"
-        )
-    if budget.false_alarms != asked:
-        raise ProfileError(
-            f"{where} was calibrated for `false_alarms: {budget.false_alarms}`, and the "
-            f"configuration asks for {asked}; run `driftline fit` again"
-        )
-    if budget.pane_ms != config.pane_ms:
-        raise ProfileError(
-            f"{where} was calibrated for panes of {format_duration(budget.pane_ms)}, and `pane` is "
-            f"{format_duration(config.pane_ms)}; run `driftline fit` again"
-        )
-    for key, (_, profile) in reference.units.items():
-        wanted = {
-            (profile.features[i].name, detector.name, window.label)
-            for detector, features in plan_of(profile, config.detectors_for)
-            for i in features
-            for window in config.windows
-        }
-        found = budget.units.get(key)
-        if not profile.counted:
-            continue
-        if found is None or found.profile != profile.id:
-            raise ProfileError(
-                f"{where} was calibrated on other rows than its own; run `driftline fit` again"
-            )
-        levels = set(found.levels)
-        if wanted != levels:
-            feature, name, size = min(wanted ^ levels)
-            raise ProfileError(
-                f"{where} was calibrated for other windows or detectors than the configuration "
-                f"names ({name} of {feature} in {size}, for one); run `driftline fit` again"
-            )
 
 
 def run_stage(config: Config, stage: Stage, log_level: str = "INFO") -> int:

@@ -28,6 +28,7 @@ from .decode import Decoder, Wanted, event_times
 from .deltas import to_delta
 from .embed import Embedding, Raw
 from .profiles import Reference
+from .reference.history import Era
 
 
 @dataclass(slots=True)
@@ -56,13 +57,22 @@ class Summary:
     counts: dict[int, Counts] = field(default_factory=dict)
 
 
+# Segment values → (unit key, segment, profile); the whole model is under the empty tuple.
+_Units = Mapping[tuple[str, ...], tuple[str, Mapping[str, str], Profile]]
+
+
 @dataclass(frozen=True)
 class _Model:
+    """eras: one per reference of the model, in order of time; an event may lie in two."""
+
     config: ModelConfig
-    reference: Reference
     embedding: Embedding | None
-    # Segment values → (unit key, segment, profile); the whole model is under the empty tuple.
-    units: Mapping[tuple[str, ...], tuple[str, Mapping[str, str], Profile]]
+    eras: Sequence[tuple[Era, _Units]]
+
+    @property
+    def profiles(self) -> Iterator[Profile]:
+        """Of the whole model, one per era."""
+        return (units[()][2] for _, units in self.eras)
 
 
 class Summariser:
@@ -83,7 +93,7 @@ class Summariser:
         kinds: dict[str, Kind] = {}
         segments: dict[str, None] = {}
         for model in self.models.values():
-            for name, kind in _read(model.reference.whole):
+            for name, kind in (read for profile in model.profiles for read in _read(profile)):
                 if kinds.setdefault(name, kind) != kind:
                     raise ConfigError(
                         f"topic {topic!r}: feature {name!r} is {kind} for model "
@@ -97,9 +107,7 @@ class Summariser:
 
     @property
     def embeds_texts(self) -> bool:
-        return any(
-            f.kind == "text" for m in self.models.values() for f in m.reference.whole.vectors
-        )
+        return any(m.embedding is not None and m.embedding.texts for m in self.models.values())
 
     def summarise(self, messages: Messages, largest_ms: Mapping[int, int | None]) -> Summary:
         """Args:
@@ -286,9 +294,17 @@ class Summariser:
         return found
 
     def _deltas(self, model: _Model, batch: _Batch) -> list[tuple[str, Delta]]:
+        deltas: list[tuple[str, Delta]] = []
+        for era, units in model.eras:
+            own = batch if era.always else batch.take(era.events(batch.times_ms))
+            if own.events:
+                deltas += self._of_era(model, units, own)
+        return deltas
+
+    def _of_era(self, model: _Model, units: _Units, batch: _Batch) -> list[tuple[str, Delta]]:
         pane_ms = model.config.pane_ms
         starts = batch.times_ms // pane_ms * pane_ms
-        whole = model.units[()]
+        whole = units[()]
         columns = self._columns(whole[2], batch)
         deltas = [_delta(model.config.name, whole, columns, starts)]
         if model.config.segment_by:
@@ -303,7 +319,7 @@ class Summariser:
                 segment = tuple(category_name(v) or "" for v in values)
                 by_segment.setdefault(segment, []).append(i)
             for segment, at in sorted(by_segment.items()):
-                unit = model.units.get(segment)
+                unit = units.get(segment)
                 # A segment without a reference of its own has nothing to be compared with; its
                 # events count for the whole model.
                 if unit is not None:
@@ -358,14 +374,18 @@ def _read(profile: Profile) -> Iterator[tuple[str, Kind]]:
 
 
 def _model(config: ModelConfig, reference: Reference) -> _Model:
+    embedding = Embedding(reference.whole) if reference.whole.vectors else None
+    return _Model(config, embedding, [(r.era, _units(config, r)) for r in reference.eras])
+
+
+def _units(config: ModelConfig, reference: Reference) -> _Units:
     units: dict[tuple[str, ...], tuple[str, Mapping[str, str], Profile]] = {}
     for key, (segment, profile) in reference.units.items():
         values = tuple(segment.get(name, "") for name in config.segment_by) if segment else ()
         units[values] = (key, segment, profile)
     if () not in units:
         units[()] = (unit_key(config.name, {}), {}, reference.whole)
-    embedding = Embedding(reference.whole) if reference.whole.vectors else None
-    return _Model(config, reference, embedding, units)
+    return units
 
 
 def _delta(

@@ -56,19 +56,23 @@ class _Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wording:
-    """Words the verdicts of one unit."""
+    """Words the verdicts of one unit. history: tells onsets, None where nothing can."""
 
     key: str
     model: str
     segment: Mapping[str, str]
     profile: Profile
     levels: Levels
-    history: History
+    history: History | None
     _series: dict[tuple[int, str, str], _Series] = field(default_factory=dict)
 
     def of(self, window: Window | OnlineWindow, idle: list[str]) -> WindowWording:
         """idle: the source partitions that had not passed the window's end."""
         return WindowWording(self, window, idle)
+
+    def under(self, profile: Profile) -> Wording:
+        """The same for a test against another profile, which does not know since when."""
+        return Wording(self.key, self.model, self.segment, profile, self.levels, None)
 
     def series(self, feature: int, detector: str, size: str) -> _Series:
         key = (feature, detector, size)
@@ -90,10 +94,10 @@ class WindowWording:
         self._unit, self._window, self._idle = unit, window, idle
         self._versions = window.versions()
         self._version = next(iter(self._versions)) if len(self._versions) == 1 else None
-        self._end = _shown(window.end_ms)
+        self._end = shown(window.end_ms)
         self._described = {
             "size": window.label,
-            "start": _shown(window.start_ms),
+            "start": shown(window.start_ms),
             "end": self._end,
             "n": window.events,
         }
@@ -125,7 +129,7 @@ class WindowWording:
         fields["drifted"] = drifted
         fields["status"] = "ok" if outcome.reason is None else "insufficient"
         fields["effect"] = _effect(outcome)
-        fields["since"] = None if since is None else _shown(since.since_ms)
+        fields["since"] = None if since is None else shown(since.since_ms)
         fields["detail"] = self._detail(outcome, since)
         value = orjson.dumps(fields)
         return Verdict(unit.key, ident, unit.model, self._end, value, drifted, fields)
@@ -134,8 +138,8 @@ class WindowWording:
         detail = dict(outcome.detail)
         if since is not None:
             earliest = since.earliest_ms
-            detail["since_earliest"] = None if earliest is None else _shown(earliest)
-            detail["since_latest"] = _shown(since.latest_ms)
+            detail["since_earliest"] = None if earliest is None else shown(earliest)
+            detail["since_latest"] = shown(since.latest_ms)
         if outcome.reason is not None:
             detail["reason"] = outcome.reason
         if self._idle:
@@ -145,9 +149,10 @@ class WindowWording:
         return detail
 
     def _onset(self, detector: str, outcome: Outcome) -> Onset | None:
-        if detector == ONLINE:
+        history = self._unit.history
+        if detector == ONLINE or history is None:
             return None
-        return self._unit.history.onset(
+        return history.onset(
             outcome.feature,
             absent=detector == MissingRate.name,
             window_start_ms=self._window.start_ms,
@@ -158,7 +163,7 @@ def _effect(outcome: Outcome) -> dict[str, Any] | None:
     effect = outcome.effect
     if effect is None:
         return None
-    shown: dict[str, Any] = {
+    found: dict[str, Any] = {
         "kind": effect.kind,
         "value": effect.value,
         "unit": effect.unit,
@@ -166,10 +171,10 @@ def _effect(outcome: Outcome) -> dict[str, Any] | None:
         "window": effect.window,
     }
     if effect.category is not None:
-        shown["category"] = effect.category
-    return shown
+        found["category"] = effect.category
+    return found
 
 
-def _shown(ms: int) -> str:
+def shown(ms: int) -> str:
     """A window's edge; what reaches beyond the calendar ends with it."""
     return iso_ms(min(max(ms, MIN_TIME_MS), MAX_TIME_MS))

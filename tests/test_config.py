@@ -100,6 +100,7 @@ def test_every_default(tmp_path: Path) -> None:
         "allowed_lateness_ms": 10_000,
         "idle_after_ms": 30_000,
         "retention_ms": 7 * 86_400_000,
+        "against": None,
         "windows": ({"size_ms": 300_000, "hop_ms": None, "label": "5m"},),
         "segment_by": (),
         "features": "auto",

@@ -227,7 +227,7 @@ def peer_alarms(
         name in stream.categorical or None in values for name, values in reference.items()
     )
     rows = Rows.of(profile, reference)
-    draws = [Draw(rows, 2 * stream.ert, (11, r)).columns() for r in range(NULLS)]
+    draws = [Draw(rows, rows.n, 2 * stream.ert, (11, r)).columns() for r in range(NULLS)]
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         data, out = Path(folder) / "stream.npz", Path(folder) / "out.json"

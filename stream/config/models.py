@@ -35,6 +35,7 @@ from ...schemas.units import (
     format_duration,
     parse_window,
 )
+from .against import Against, against_mistakes, read_against
 from .kafka import Kafka, Role, read_properties
 from .sections import (
     RESERVED_FEATURES,
@@ -90,6 +91,8 @@ class ModelConfig(Section):
         604_800_000, alias="retention"
     )
     """How long panes are kept. A window counted in events looks back no further than this."""
+    against: Against | None = None
+    """What windows are compared with in place of the fitted reference, whose cells stay."""
     windows: tuple[Window, ...]
     segment_by: tuple[str, ...] = ()
     """Keys of the event's `segment` object; `version` is the event's version."""
@@ -150,6 +153,27 @@ class ModelConfig(Section):
             remedy = "remove one of them"
             raise mistaken(Mistake(("false_alarms",), self.false_alarms.label, rule, remedy))
         return self
+
+    @model_validator(mode="after")
+    def _goes_with_against(self) -> Self:
+        if self.against is not None:
+            mistakes = against_mistakes(
+                self.against,
+                self.windows,
+                self.detectors,
+                vectors=tuple(self.vectors),
+                budget=self.false_alarms is not None,
+                lateness_ms=self.allowed_lateness_ms,
+                retention_ms=self.retention_ms,
+            )
+            if mistakes:
+                raise mistaken(*mistakes)
+        return self
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _against(cls, value: object, info: ValidationInfo) -> Against | None:
+        return None if value is None else read_against(value, info.data)
 
     @field_validator("windows", mode="before")
     @classmethod

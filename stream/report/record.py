@@ -20,6 +20,7 @@ from ...schemas.units import parse_time_ms
 from ...schemas.verdict import unit_key
 from ..config.document import Config
 from ..profiles import Reference
+from ..reference.history import Era
 from .bins import Counts, ProfileBins
 from .episodes import Episodes, Parsed, strength
 
@@ -201,18 +202,19 @@ class Record:
         self.first_ms: int | None = None
         self.last_ms: int | None = None
         self._full = set((unit_key(m, {}) for m in config.models) if full is None else full)
-        self._profiles = {
-            key: profile for r in references.values() for key, (_, profile) in r.units.items()
-        }
-        self._pane_ms = {
-            key: config.models[name].pane_ms for name, r in references.items() for key in r.units
-        }
+        self._eras: dict[str, list[tuple[Era, Profile]]] = {}
+        self._pane_ms: dict[str, int] = {}
+        for name, first in references.items():
+            for one in first.eras:
+                for key, (_, profile) in one.units.items():
+                    self._eras.setdefault(key, []).append((one.era, profile))
+                    self._pane_ms[key] = config.models[name].pane_ms
         self.slices.each(self._halve)
 
     def pane(self, unit: str, pane: Pane) -> None:
         """A pane that closed."""
-        record = self._unit(unit)
         end_ms = pane.start_ms + self._pane_ms[unit]
+        record = self._unit(unit, end_ms)
         self.first_ms = (
             pane.start_ms if self.first_ms is None else min(self.first_ms, pane.start_ms)
         )
@@ -231,7 +233,7 @@ class Record:
     def verdict(self, unit: str, verdict: Parsed) -> None:
         """A verdict, as its JSON."""
         self.episodes.add(unit, verdict)
-        record = self._unit(unit)
+        record = self._unit(unit, parse_time_ms(verdict["window"]["end"]))
         if not record.full or verdict["status"] != "ok":
             return
         key = (verdict["feature"], verdict["detector"], verdict["window"]["size"])
@@ -257,10 +259,24 @@ class Record:
         else:
             held.add(look)
 
-    def _unit(self, key: str) -> UnitRecord:
+    def reference(self, model: str) -> Reference:
+        """The reference that the model's distributions are compared with."""
+        eras = self.references[model].eras
+        unit = self.units.get(unit_key(model, {}))
+        return next((r for r in eras if unit is not None and r.whole is unit.profile), eras[-1])
+
+    def _unit(self, key: str, end_ms: int) -> UnitRecord:
+        """The record of a unit. Where another reference takes over, its distributions begin anew:
+        their bins are the reference's."""
+        profile = next((p for era, p in self._eras[key] if era.tests(end_ms)), None)
         record = self.units.get(key)
-        if record is None:
-            record = self.units[key] = UnitRecord(self._profiles[key], key in self._full)
+        if profile is None:
+            profile = record.profile if record is not None else self._eras[key][-1][1]
+        if record is None or record.profile is not profile:
+            before = record
+            record = self.units[key] = UnitRecord(profile, key in self._full)
+            if before is not None:
+                record.series, record.events = before.series, before.events
         return record
 
     def _halve(self) -> None:

@@ -106,14 +106,15 @@ class _Report:
         events = {key: unit.events for key, unit in self.record.units.items()}
         for name, model in config.models.items():
             of = f" of {name}" if len(config.models) > 1 else ""
-            reference = self.record.references[name]
+            reference = self.record.reference(name)
             whole = reference.whole
             source = words.source(reference)
             facts += [
                 (
                     f"Reference{of}",
                     f"{whole.n_rows:,} events, id {whole.id[:12]}"
-                    + (f", from {source}" if source else ""),
+                    + (f", from {source}" if source else "")
+                    + words.since(reference),
                 ),
                 (
                     f"Windows{of}",

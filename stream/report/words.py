@@ -8,7 +8,7 @@ from math import isnan
 from typing import Any
 
 from ...detectors.profile import NumericProfile
-from ...schemas.units import format_duration, parse_time_ms
+from ...schemas.units import format_duration, iso_ms, parse_time_ms
 from ..alert import wording
 from ..config.document import ModelConfig
 from ..profiles import Reference
@@ -117,6 +117,14 @@ def source(reference: Reference) -> str:
     return ", ".join(
         f"{name} {value}" for name, value in reference.source.items() if value not in (None, "")
     )
+
+
+def since(reference: Reference) -> str:
+    """Since when it is in force, where that is not for ever."""
+    from_ms = reference.era.from_ms
+    if from_ms is None:
+        return ""
+    return f"; in force since {iso_ms(from_ms)}, and distributions are shown from then on"
 
 
 def numbers(record: UnitRecord, index: int) -> list[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""What a model's stream is compared with, and since when: the history of its references."""
