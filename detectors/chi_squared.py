@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from scipy import special
 
 from .base import Effect, Outcome
+from .hypergeometric import fisher
 from .layout import layout_of
 from .profile import ABSENT, UNSEEN, CategoricalProfile, Kind, Profile
 from .windows import Window
@@ -293,12 +293,3 @@ def pool_alone(n_reference: int, before: int, n: int, now: int) -> float:
     if now * n_reference > before * n:
         return fisher(n_reference, before, n - 1, now - 1)
     return fisher(n_reference - 1, before - 1, n, now) if before else 1.0
-
-
-@lru_cache(maxsize=65_536)
-def fisher(n_reference: int, before: int, n: int, now: int) -> float:
-    """Two-sided p of Fisher's exact test: `before` of n_reference rows against `now` of n."""
-    from scipy import stats  # slow to load, and rarely needed
-
-    table = [[n_reference - before, before], [n - now, now]]
-    return float(stats.fisher_exact(np.array(table)).pvalue)

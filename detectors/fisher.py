@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .base import Effect, Outcome
 from .cells import too_few
-from .chi_squared import fisher
+from .hypergeometric import fisher
 from .profile import CategoricalProfile, Kind, Profile
 from .shares import category_counts, category_detail
 from .windows import Window

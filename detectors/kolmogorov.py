@@ -2,7 +2,8 @@
 
 scipy evaluates the limit law one value at a time in Python; a monitor needs it for every feature
 and window at every hop. The two regimes in which nearly all values fall are computed here on whole
-arrays; the rest goes to scipy.
+arrays. `scipy.stats` itself takes seconds to load, which a stage that has just been restarted would
+add to its silence: it is asked for exact p-values of small samples only.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def kolmogorov_sf(
     Which method serves where follows Simard & L'Ecuyer (2011), "Computing the two-sided
     Kolmogorov–Smirnov distribution", J. Stat. Software 39(11): for n > 140, twice the one-sided
     tail (Miller) where n·d² ≥ 2.2, and the expansion of Pelz & Good (1976) between there and
-    n·d^1.5 = 1.4.
+    n·d^1.5 = 1.4; elsewhere Marsaglia, Tsang & Wang's matrix (2003), and for n ≤ 140 beyond n·d² = 4
+    the one-sided tail again.
 
     >>> kolmogorov_sf(np.array([500.0]), np.array([0.05])).round(6)
     array([0.158663])
@@ -46,16 +48,63 @@ def kolmogorov_sf(
     if body.any():
         p[body] = _pelz_good_sf(n[body], d[body])
     for i in np.flatnonzero(~(tail | body)).tolist():
-        p[i] = _scipy_sf(int(n[i]), float(d[i]))
+        p[i] = _other_sf(int(n[i]), float(d[i]))
     return p
 
 
 @lru_cache(maxsize=65_536)
-def _scipy_sf(n: int, d: float) -> float:
-    # Imported where it is needed: loading scipy.stats takes longer than starting the rest.
-    from scipy import stats
+def _other_sf(n: int, d: float) -> float:
+    """Where neither of the two regimes of arrays holds: small n, and the two ends."""
+    scaled = n * d * d
+    if n * d <= 0.5:
+        return 1.0  # no sample is closer to its law
+    if d >= 1 or scaled >= 370:
+        return 0.0
+    if n * d >= n - 1:
+        return 2.0 * (1.0 - d) ** n  # all values beyond one end
+    if scaled > (4.0 if n <= 140 else 2.2):
+        return min(2.0 * float(special.smirnov(n, d)), 1.0)
+    return _durbin_sf(n, d)
 
-    return float(stats.kstwo.sf(d, n))
+
+def _durbin_sf(n: int, d: float) -> float:
+    """1 - n!/n^n times the middle entry of H^n, H of order 2⌈nd⌉ - 1: exact up to rounding.
+
+    Source: Durbin (1973) for the matrix; Marsaglia, Tsang & Wang (2003), "Evaluating Kolmogorov's
+    distribution", J. Stat. Software 8(18), for its power.
+
+    >>> round(_durbin_sf(10, 0.274), 10)  # their example: P(D < 0.274) = 0.6284796154565
+    0.3715203845
+    """
+    k = math.ceil(n * d)
+    h, order = k - n * d, 2 * k - 1
+    row, column = np.indices((order, order))
+    step = row - column + 1
+    matrix = np.where(step < 0, 0.0, 1.0)
+    powers = h ** np.arange(1, order + 1)
+    matrix[:, 0] -= powers
+    matrix[-1, :] -= powers[::-1]
+    matrix[-1, 0] += max(2 * h - 1, 0.0) ** order
+    matrix /= np.exp(special.gammaln(np.maximum(step, 0) + 1.0))
+    # By squares; what would leave the range of floats is kept apart as a logarithm.
+    power, log_scale = np.eye(order), 0.0
+    square, log_square = matrix, 0.0
+    left = n
+    while left:
+        if left & 1:
+            power, log_scale = power @ square, log_scale + log_square
+            largest = float(np.abs(power).max())
+            power, log_scale = power / largest, log_scale + math.log(largest)
+        left >>= 1
+        if left:
+            square, log_square = square @ square, 2 * log_square
+            largest = float(np.abs(square).max())
+            square, log_square = square / largest, log_square + math.log(largest)
+    middle = float(power[k - 1, k - 1])
+    if middle <= 0:
+        return 1.0
+    factorials = math.fsum(np.log(np.arange(1, n + 1) / n).tolist())
+    return 1.0 - min(math.exp(math.log(middle) + log_scale + factorials), 1.0)
 
 
 # Terms the sum below is thinned to, where thinning is safe.

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from .base import Effect, Outcome
-from .chi_squared import FEWEST_EXPECTED, fisher, homogeneity
+from .chi_squared import FEWEST_EXPECTED, homogeneity
+from .hypergeometric import fisher
 from .layout import layout_of
 from .profile import ABSENT, CATEGORICAL_EXTRA, FeatureProfile, Kind, NumericProfile, Profile
 from .windows import Window

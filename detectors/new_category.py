@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 
 from .base import Effect, Outcome
 from .cells import too_few
+from .hypergeometric import more_often
 from .profile import ABSENT, UNSEEN, CategoricalProfile, Kind, Profile
 from .shares import category_counts, category_detail
 from .windows import Window
@@ -68,14 +68,3 @@ def _test(profile: Profile, window: Window, index: int) -> Outcome:
     p = more_often(m, singletons, n, new)
     effect = Effect("share_shift", new / n, "share", 0.0, new / n, "(unseen)")
     return Outcome(index, new / n, p, effect, detail=detail)
-
-
-@lru_cache(maxsize=65_536)
-def more_often(n_reference: int, before: int, n: int, now: int) -> float:
-    """p of Fisher's exact test that `now` of n are a larger share than `before` of n_reference."""
-    if not now:
-        return 1.0
-    from scipy import stats  # slow to load, and rarely needed
-
-    table = np.array([[now, before], [n - now, n_reference - before]])
-    return min(1.0, float(stats.fisher_exact(table, alternative="greater").pvalue))

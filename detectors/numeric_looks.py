@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .chi_squared import FEWEST_EXPECTED, fisher, homogeneity_p
+from .chi_squared import FEWEST_EXPECTED, homogeneity_p
+from .hypergeometric import fisher
 from .kolmogorov import two_sample_p_values
 from .looks import CHUNK, Replicate, Setting, log
 

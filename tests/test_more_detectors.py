@@ -24,7 +24,7 @@ from driftline.detectors import summarize as summarize_panes
 from driftline.detectors.chi_squared import pool_rare
 from driftline.detectors.cramer_von_mises import limit_sf
 from driftline.detectors.cusum import sup_wiener_sf
-from driftline.detectors.new_category import more_often
+from driftline.detectors.hypergeometric import more_often
 from driftline.detectors.resample import Rows
 from driftline.detectors.run_length import Simulator
 from driftline.detectors.wasserstein import AreaLaw

@@ -7,6 +7,8 @@ merged and collected by a `WindowBank`; scipy sees the list of values.
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +32,7 @@ from driftline.detectors import (
     summarize,
 )
 from driftline.detectors.chi_squared import homogeneity, pool_alone, pool_rare
+from driftline.detectors.hypergeometric import fisher, more_often
 from driftline.detectors.kolmogorov import (
     _exact_sf,
     _Memo,
@@ -860,3 +863,34 @@ def test_lesson_changed_classes_have_drifted() -> None:
     assert outcome.statistic == pytest.approx(89.145193, abs=5e-7)
     assert outcome.p_value == pytest.approx(4.389e-20, rel=1e-4)
     assert outcome.significant(0.01)
+
+
+def test_fishers_test_is_scipys_for_all_sizes() -> None:
+    rng = np.random.default_rng(33)
+    for i in range(400):
+        n_reference, n = (int(10**power) for power in rng.uniform(0, (5, 4.5)))
+        most = (n_reference, n) if i % 2 else (min(n_reference, 30), min(n, 30))
+        before, now = (int(rng.integers(0, m + 1)) for m in most)
+        table = np.array([[now, before], [n - now, n_reference - before]])
+        for found, side in ((fisher, "two-sided"), (more_often, "greater")):
+            expected = float(stats.fisher_exact(table, alternative=side).pvalue)
+            assert found(n_reference, before, n, now) == pytest.approx(
+                expected, rel=1e-9, abs=1e-250
+            )
+
+
+def test_a_stage_does_not_load_scipy_stats() -> None:
+    """It takes seconds, by which a restarted stage would be later."""
+    code = """
+import sys
+import numpy as np
+import driftline.stream.ingest, driftline.stream.detect, driftline.stream.replay
+from driftline.detectors.hypergeometric import fisher
+from driftline.detectors.kolmogorov import two_sample_p_values
+from driftline.stream.look import benjamini_yekutieli
+
+two_sample_p_values(np.array([9000] * 3), np.array([900] * 3), np.array([1, 100_000, 4_000_000]))
+fisher(900, 3, 300, 9), benjamini_yekutieli([0.1, 0.2])
+assert "scipy.stats" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
