@@ -382,13 +382,11 @@ class Ingest:
                 at.topic, at.partition, position, largest_ms(at.metadata), now
             )
         consumer.assign(begin)
-        # librdkafka keeps a partition paused that was taken away while it was paused.
-        consumer.resume(begin)
         names = ", ".join(f"{p.topic}[{p.partition}]" for p in partitions)
         log.info("ingest takes over %s", names or "nothing")
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # A partition that is paused when it goes is still paused if it comes back.
+        # librdkafka keeps a partition that is paused when it goes paused until it comes back.
         consumer.resume(partitions)
         for p in partitions:
             self.sources.pop((p.topic, p.partition), None)
