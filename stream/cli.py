@@ -235,9 +235,12 @@ def _show_budget(out: Console, budget: Mapping[str, Any]) -> None:
         drawn = "drawn singly" if found["block"] == 1 else f"drawn in blocks of {found['block']:,}"
         if found["period"]:
             drawn += f", in step with a cycle of {found['period']:,.0f} rows"
+        if found["grain"] > 1:
+            drawn += f", each for {found['grain']} events"
+        reached = ", beyond what was simulated" if found["tail"] == "log-linear" else ""
         out.print(
             f"  {key}: one false alarm per {found['ert_events']:,.0f} of its events asked, "
-            f"{found['estimate']:,.0f} estimated (95 %: {found['low']:,.0f} to "
+            f"{found['estimate']:,.0f} estimated{reached} (95 %: {found['low']:,.0f} to "
             f"{found['high']:,.0f}); {len(found['levels'])} tests, {found['replicates']:,} "
             f"simulated pairs of reference and stream, {found['events']:,} events; rows {drawn}",
             markup=False,

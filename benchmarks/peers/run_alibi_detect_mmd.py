@@ -22,6 +22,7 @@ class Detector:
         torch.manual_seed(seed)
         np.random.seed(seed)
         [size] = sizes
+        own = {} if bootstraps is None else {"n_bootstraps": bootstraps}
         self._online = MMDDriftOnline(
             reference,
             ert=ert,
@@ -29,7 +30,7 @@ class Detector:
             backend="pytorch",
             device="cpu",
             verbose=False,
-            n_bootstraps=bootstraps,
+            **own,
         )
 
     def feed(self, events: Array) -> Array:
