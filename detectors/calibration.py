@@ -62,8 +62,6 @@ _FEWEST_DRAWN: Final = 1_000
 _LOWEST: Final = -600.0
 # Work that one calibration may cost, in counts looked at; about 1e9 a second.
 _WORK: Final = 2.8e10
-# Work for each value in a window whose median is sought.
-_PER_VALUE: Final = 8
 
 
 def calibrate(
@@ -279,7 +277,8 @@ def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     per_pane = 12 * n_features * simulator.pane_events + sum(
         5 * n_features * simulator.numeric.bins // stride for stride in simulator.numeric.stride
     )
-    per_pane += int(_PER_VALUE * simulator.spread.values())
+    events, looks = simulator.pane_events, len(simulator.looks)
+    per_pane += len(simulator.spread.features) * (100 * events + 700 * looks)
     if simulator.slow:
         per_pane += 200_000 * len(simulator.looks) * n_features
     back = max(w.panes for w in simulator.looks)

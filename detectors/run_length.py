@@ -1,10 +1,9 @@
 """The looks of a monitor at null draws: which p-values it would have seen, and when.
 
 The p-values are those of the live detectors. What makes it fast is that nearly all looks need no
-p-value at all: `ks`, `chi_squared` and `missing_rate` are looked at through bounds (`numeric_looks`,
-`categorical_looks`), that `mean_shift` and `cusum` need sums only (`moment_looks`), and that
-the windows of `variance_shift` are looked at many at a time (`spread_looks`). Any other detector is run
-as the monitor runs it, pane by pane.
+p-value at all: `ks`, `chi_squared`, `missing_rate` and `variance_shift` are looked at through bounds
+(`numeric_looks`, `categorical_looks`, `spread_looks`), and that `mean_shift` and `cusum` need sums
+only (`moment_looks`). Any other detector is run as the monitor runs it, pane by pane.
 """
 
 from __future__ import annotations

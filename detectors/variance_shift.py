@@ -102,7 +102,8 @@ def p_values(
     # variance of their distances.
     apart[np.abs(apart) < _ROUNDING] = 0.0
     statistic = apart**2 * m * n / (m + n) / np.maximum(pooled, _ROUNDING**2)
-    return statistic, special.fdtrc(1, np.maximum(m + n - 2, 1), statistic)
+    p = special.fdtrc(1, np.maximum(m + n - 2, 1), statistic)
+    return statistic, np.asarray(p, np.float64)
 
 
 def _outcomes(

@@ -298,6 +298,8 @@ def test_the_quick_looks_at_mean_and_spread_are_those_of_the_monitor() -> None:
     assert made[1].slow
     assert not made[0].slow
     assert looks_alike(made, 30, level=1.0) > 1000
+    # Bounds must lose nothing.
+    assert looks_alike(made, 30, level=0.05) > 100
 
 
 def looks_alike(made: Sequence[Simulator], n_panes: int, level: float = 0.1) -> int:
