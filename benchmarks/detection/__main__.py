@@ -106,7 +106,7 @@ def main() -> None:
     lines = [c.name for c in cases.CASES if c.model in models]
     text = report.table(kept, lines) + "\n" + report.run_time_table(kept, models)
     print(text)
-    for name in ours.VARIANTS:
+    for name in (report.OURS, report.EARLY):
         for line in report.ahead(kept, name):
             print("ahead: " + line)
     if given.markdown:
