@@ -277,6 +277,8 @@ def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     per_pane = 12 * n_features * simulator.pane_events + sum(
         5 * n_features * simulator.numeric.bins // stride for stride in simulator.numeric.stride
     )
+    events, looks = simulator.pane_events, len(simulator.looks)
+    per_pane += len(simulator.spread.features) * (100 * events + 700 * looks)
     if simulator.slow:
         per_pane += 200_000 * len(simulator.looks) * n_features
     back = max(w.panes for w in simulator.looks)

@@ -119,13 +119,17 @@ def cells_of(profile: Profile) -> Cells:
 
 
 def standardised(f: NumericProfile) -> npt.NDArray[np.float64]:
-    """(U,) how far each reference value lies from the reference mean, in standard deviations.
+    """(U,) how far each reference value lies from the reference mean, in standard deviations."""
+    return _standardised(f.values, f.mean, f.sd)
 
-    Taken in units of a power of two near the largest, so that nothing overflows or vanishes.
-    """
-    exponent = int(np.frexp(np.abs(f.values).max())[1])
-    mean, sd = math.ldexp(f.mean, -exponent), math.ldexp(f.sd, -exponent)
-    return (np.ldexp(f.values, -exponent) - mean) / sd
+
+def _standardised(
+    values: npt.NDArray[np.float64], mean: float, sd: float
+) -> npt.NDArray[np.float64]:
+    # In units of a power of two near the largest, so that nothing overflows or vanishes.
+    exponent = int(np.frexp(np.abs(values).max())[1])
+    mean, sd = math.ldexp(mean, -exponent), math.ldexp(sd, -exponent)
+    return (np.ldexp(values, -exponent) - mean) / sd
 
 
 def middles(profile: Profile) -> npt.NDArray[np.float64]:
@@ -135,15 +139,18 @@ def middles(profile: Profile) -> npt.NDArray[np.float64]:
 
 
 def _middles(profile: Profile) -> npt.NDArray[np.float64]:
-    parts = [np.zeros(0)]
-    for f in profile.numeric:
-        z = standardised(f)
-        place = np.empty(f.n_finite_cells)
-        place[1::2] = z
-        place[2:-1:2] = z[:-1] + np.diff(z) / 2
-        place[0], place[-1] = z[0], z[-1]
-        parts.append(place)
-    return np.concatenate(parts)
+    own = [middles_of(f.values, f.mean, f.sd) for f in profile.numeric]
+    return np.concatenate([np.zeros(0), *own])
+
+
+def middles_of(values: npt.NDArray[np.float64], mean: float, sd: float) -> npt.NDArray[np.float64]:
+    """(2U + 1,) `middles` of one feature with these reference values (U,), sorted and distinct."""
+    z = _standardised(values, mean, sd)
+    place = np.empty(2 * len(z) + 1)
+    place[1::2] = z
+    place[2:-1:2] = z[:-1] + np.diff(z) / 2
+    place[0], place[-1] = z[0], z[-1]
+    return place
 
 
 def finite_detail(f: NumericProfile, absent: list[int], n: int) -> dict[str, object]:

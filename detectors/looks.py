@@ -124,6 +124,13 @@ class Replicate:
         kept = log_p <= self.screen[test]
         self.found.add(pane[kept], test[kept], log_p[kept])
 
+    def note(self, pane: npt.NDArray[np.int64], test: int, log_p: npt.NDArray[np.float64]) -> None:
+        """Looks of one test, of which the p-values are exact: all where bounds are wanted."""
+        if self.bounds:
+            self.found.add(pane, test, log_p)
+        else:
+            self.keep(pane, np.full(len(pane), test), log_p)
+
 
 def log(p: Any) -> npt.NDArray[np.float64]:
     return np.log(np.maximum(np.asarray(p, np.float64), 1e-300))

@@ -55,32 +55,23 @@ class MomentLooks:
                 if not len(due):
                     continue
                 if i in self.means:
-                    self._note(replicate, "mean_shift", i, w, due, _mean_shift(sums, looks, due))
+                    test = self.setting.index["mean_shift", i, w]
+                    replicate.note(due, test, log(_mean_shift(sums, looks, due)))
                 if i in self.paths:
-                    self._note(replicate, "cusum", i, w, due, _cusum(sums, looks, due))
+                    test = self.setting.index["cusum", i, w]
+                    replicate.note(due, test, log(_cusum(sums, looks, due)))
 
     @property
     def _fewest(self) -> int:
         return max(2, self.setting.min_events)
 
-    def _note(
-        self,
-        replicate: Replicate,
-        name: str,
-        feature: int,
-        window: int,
-        due: npt.NDArray[np.int64],
-        p: _FLOATS,
-    ) -> None:
-        test = self.setting.index[name, feature, window]
-        if replicate.bounds:
-            replicate.found.add(due, test, log(p))
-        else:
-            replicate.keep(due, np.full(len(due), test), log(p))
 
-
-def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
-    """None where the replicate's reference could not be fitted, as in `fit`."""
+def drawn(
+    replicate: Replicate, feature: int, pane_events: int
+) -> tuple[_FLOATS, float, float, _FLOATS] | None:
+    """The finite reference values, sorted, their mean and standard deviation, and the stream's values
+    (panes, events of a pane); None where the replicate's reference could not be fitted, as in `fit`.
+    """
     draw = replicate.draw
     f, uniform, n = draw.rows.numeric[feature], draw.uniform(feature), len(draw.reference)
     reference = f.moved_values(draw.reference, uniform[:n])
@@ -88,10 +79,18 @@ def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
     if len(reference) < MIN_REFERENCE or reference.min() == reference.max():
         return None
     # Summed in the order of the live code, whose profile is sorted.
-    mean, sd = mean_and_sd(np.sort(reference))
+    reference = np.sort(reference)
+    mean, sd = mean_and_sd(reference)
     if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
         return None
-    x = f.moved_values(draw.stream, uniform[n:]).reshape(-1, pane_events)
+    return reference, mean, sd, f.moved_values(draw.stream, uniform[n:]).reshape(-1, pane_events)
+
+
+def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
+    found = drawn(replicate, feature, pane_events)
+    if found is None:
+        return None
+    reference, mean, sd, x = found
     finite = np.isfinite(x)
     with np.errstate(over="ignore", invalid="ignore"):
         z = (x - mean) * (1.0 / sd)

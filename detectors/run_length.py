@@ -1,9 +1,9 @@
 """The looks of a monitor at null draws: which p-values it would have seen, and when.
 
 The p-values are those of the live detectors. What makes it fast is that nearly all looks need no
-p-value at all: `ks`, `chi_squared` and `missing_rate` are looked at through bounds (`numeric_looks`,
-`categorical_looks`), and that `mean_shift` and `cusum` need sums only (`moment_looks`). Any other
-detector is run as the monitor runs it, pane by pane.
+p-value at all: `ks`, `chi_squared`, `missing_rate` and `variance_shift` are looked at through bounds
+(`numeric_looks`, `categorical_looks`, `spread_looks`), and that `mean_shift` and `cusum` need sums
+only (`moment_looks`). Any other detector is run as the monitor runs it, pane by pane.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .numeric_looks import COARSE_SLACK, SLACK, NumericLooks
 from .panes import Columns, summarize
 from .profile import Kind, Profile, fit
 from .resample import Draw, Rows
+from .spread_looks import SpreadLooks
+from .variance_shift import VarianceShift
 from .windows import WindowBank, WindowSpec
 
 
@@ -69,8 +71,8 @@ class Simulator:
             for w in range(len(windows))
         ]
         self.index = {(t.detector.name, t.feature, t.window): i for i, t in enumerate(self.tests)}
-        fast: tuple[type, ...] = (KolmogorovSmirnov, ChiSquared, MissingRate, MeanShift, Cusum)
-        fast = () if live else fast
+        fast: tuple[type, ...] = (KolmogorovSmirnov, ChiSquared, MissingRate)
+        fast = () if live else (*fast, MeanShift, Cusum, VarianceShift)
         self.slow = [(d, f) for d, f in plan if type(d) not in fast]
         of = {type(d): list(f) for d, f in plan if type(d) in fast}
         # A feature of which no row is without a value has nothing to simulate.
@@ -94,6 +96,7 @@ class Simulator:
         self.numeric = NumericLooks(self.setting, ks, self.rate, slack)
         self.categorical = CategoricalLooks(self.setting, of.get(ChiSquared, []))
         self.moments = MomentLooks(self.setting, of.get(MeanShift, []), of.get(Cusum, []))
+        self.spread = SpreadLooks(self.setting, of.get(VarianceShift, []))
 
     def run(
         self, replicate: int, n_panes: int, screen: npt.NDArray[np.float64], *, bounds: bool = False
@@ -113,6 +116,8 @@ class Simulator:
             self.categorical.run(own)
         if self.moments.features:
             self.moments.run(own)
+        if self.spread.features:
+            self.spread.run(own)
         if self.slow:
             self._live(own)
         seen = found.seen()

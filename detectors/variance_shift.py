@@ -86,6 +86,26 @@ def _distances(
     return mean, hits.sums(hits.count * (distance - mean[hits.feature]) ** 2)
 
 
+def p_values(
+    m: npt.NDArray[np.int64] | int,
+    reference_mean: npt.NDArray[np.float64],
+    reference_squares: npt.NDArray[np.float64],
+    n: npt.NDArray[np.int64],
+    mean: npt.NDArray[np.float64],
+    squares: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Statistics and p-values, of m reference values and n in the window: from the mean and the sum
+    of squared deviations of the distances from each sample's median."""
+    pooled = (squares + reference_squares) / np.maximum(m + n - 2, 1)
+    apart = mean - reference_mean
+    # In standard deviations, so less than this is rounding; values at two places have no other
+    # variance of their distances.
+    apart[np.abs(apart) < _ROUNDING] = 0.0
+    statistic = apart**2 * m * n / (m + n) / np.maximum(pooled, _ROUNDING**2)
+    p = special.fdtrc(1, np.maximum(m + n - 2, 1), statistic)
+    return statistic, np.asarray(p, np.float64)
+
+
 def _outcomes(
     profile: Profile,
     reference: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
@@ -94,15 +114,8 @@ def _outcomes(
 ) -> list[Outcome]:
     cells = cells_of(profile)
     hits, absent = cells.hits(window), window.absent()
-    m, n = cells.n, np.maximum(hits.n, 1)
     mean, squares = _distances(cells, hits, middles(profile))
-    pooled = (squares + reference[1]) / np.maximum(m + n - 2, 1)
-    apart = mean - reference[0]
-    # In standard deviations, so less than this is rounding; values at two places have no other
-    # variance of their distances.
-    apart[np.abs(apart) < _ROUNDING] = 0.0
-    statistic = apart**2 * m * n / (m + n) / np.maximum(pooled, _ROUNDING**2)
-    p = special.fdtrc(1, np.maximum(m + n - 2, 1), statistic)
+    statistic, p = p_values(cells.n, *reference, np.maximum(hits.n, 1), mean, squares)
     outcomes = []
     for i in features:
         f, count = profile.numeric[i], int(hits.n[i])

@@ -273,7 +273,7 @@ def test_the_quick_looks_are_those_of_the_monitor() -> None:
     assert looks_alike(made, 30) > 40
 
 
-def test_the_quick_looks_at_sums_are_those_of_the_monitor() -> None:
+def test_the_quick_looks_at_mean_and_spread_are_those_of_the_monitor() -> None:
     """Values far beyond the reference, too, and windows that are not full yet."""
     rng = np.random.default_rng(19)
     columns = mixed(800, rng) | {"wild": rng.standard_cauchy(800) ** 3}
@@ -285,7 +285,7 @@ def test_the_quick_looks_at_sums_are_those_of_the_monitor() -> None:
         Simulator(
             profile,
             rows,
-            [(known["mean_shift"], numeric), (known["cusum"], numeric)],
+            [(known[name], numeric) for name in ("mean_shift", "cusum", "variance_shift")],
             [parse_window(w) for w in ("500 events", "12m", {"size": "9m", "hop": "3m"})],
             pane_events=PANE,
             pane_ms=60_000,
@@ -298,6 +298,8 @@ def test_the_quick_looks_at_sums_are_those_of_the_monitor() -> None:
     assert made[1].slow
     assert not made[0].slow
     assert looks_alike(made, 30, level=1.0) > 1000
+    # Bounds must lose nothing.
+    assert looks_alike(made, 30, level=0.05) > 100
 
 
 def looks_alike(made: Sequence[Simulator], n_panes: int, level: float = 0.1) -> int:

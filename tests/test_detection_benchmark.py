@@ -59,11 +59,12 @@ def test_a_run_that_alarmed_before_the_change_is_left_out() -> None:
     assert np.isnan(Runs(made, 10, 10).delays("jump", 1.0)[0])
 
 
-def test_the_quick_looks_of_a_run_are_those_of_the_monitor() -> None:
+@pytest.mark.parametrize("variant", ["driftline", "driftline, early set"])
+def test_the_quick_looks_of_a_run_are_those_of_the_monitor(variant: str) -> None:
     levels: Any = SimpleNamespace(level=lambda feature, detector, window: 5e-4)
     stream = cases.null("twenty", 3)[:1500]
-    quick = ours.Quick("twenty", 3, levels, "driftline").scores(stream)
-    live = ours.Monitor("twenty", [3], levels, "driftline").feed([stream])[:, 0]
+    quick = ours.Quick("twenty", 3, levels, variant).scores(stream)
+    live = ours.Monitor("twenty", [3], levels, variant).feed([stream])[:, 0]
     near = live > -1.4
     assert near.sum() > 20
     np.testing.assert_allclose(quick[near], live[near], atol=1e-9)

@@ -106,8 +106,9 @@ def main() -> None:
     lines = [c.name for c in cases.CASES if c.model in models]
     text = report.table(kept, lines) + "\n" + report.run_time_table(kept, models)
     print(text)
-    for line in report.ahead(kept):
-        print("ahead: " + line)
+    for name in (report.OURS, report.EARLY):
+        for line in report.ahead(kept, name):
+            print("ahead: " + line)
     if given.markdown:
         given.markdown.write_text(text)
     if given.svg:

@@ -39,10 +39,12 @@ DETECTORS: Final[_Detectors] = {
     "numeric": ("ks", "mean_shift", "missing_rate"),
     "categorical": ("chi_squared",),
 }
-# The second is to tell what watching for other changes than those of the mean costs.
+# The second is to tell what watching for other changes than those of the mean costs, the third was
+# chosen after the first two were measured.
 VARIANTS: Final[Mapping[str, _Detectors]] = {
     "driftline": DETECTORS,
     "driftline, mean_shift alone": {"numeric": ("mean_shift",)},
+    "driftline, early set": {"numeric": ("ks", "cusum", "variance_shift", "missing_rate")},
 }
 # Calibrations, each on a reference of its own, and the most replicates of each.
 CALIBRATIONS: Final = {"one": (3, 500), "twenty": (1, 100), "category": (3, 500)}
@@ -163,6 +165,7 @@ class Quick:
         own = Replicate(fresh, n_panes, level + _NOTED, False, found)
         simulator.numeric.run(own)
         simulator.moments.run(own)
+        simulator.spread.run(own)
         seen = found.seen()
         out = np.full(len(x), _FLOOR)
         np.maximum.at(out, seen.pane * PANE - 1, level[seen.test] - seen.log_p)

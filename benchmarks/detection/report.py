@@ -14,6 +14,7 @@ from . import cases
 from .records import Figure, Run, Runs, delay, run_time
 
 OURS: Final = "driftline"
+EARLY: Final = "driftline, early set"
 # Of fewer runs without an alarm before the change, nothing is said.
 FEWEST: Final = 10
 # The same records, with levels moved until its run time on them is the one asked for, as peers' are.
@@ -105,10 +106,10 @@ def run_time_table(rows: Sequence[Row], models: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ahead(rows: Sequence[Row]) -> list[str]:
-    """The lines on which a peer is ahead of driftline by more than the standard error of the
-    difference."""
-    ours = next((r for r in rows if r.name == OURS), None)
+def ahead(rows: Sequence[Row], name: str = OURS) -> list[str]:
+    """The lines on which a peer is ahead of driftline, in the variant `name`, by more than the standard
+    error of the difference."""
+    ours = next((r for r in rows if r.name == name), None)
     out = []
     for case in [] if ours is None else ours.delays:
         own = ours.delays[case]
@@ -119,7 +120,7 @@ def ahead(rows: Sequence[Row]) -> list[str]:
             error = (own.error**2 + f.error**2) ** 0.5
             if own.mean - f.mean > error:
                 out.append(
-                    f"{case}: {r.name} {_said(f)}, driftline {_said(own)}: "
+                    f"{case}: {r.name} {_said(f)}, {name} {_said(own)}: "
                     f"{(own.mean - f.mean) / error:.1f} standard errors"
                 )
     return out
