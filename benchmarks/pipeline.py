@@ -123,7 +123,7 @@ def ingest(path: Path, n: int) -> dict[str, float]:
     """One ingest worker in this process until all `n` events are committed."""
     from driftline.stream.config.document import load
     from driftline.stream.ingest import Ingest
-    from driftline.stream.run import references
+    from driftline.stream.reference.check import references
 
     config = load(path)
     clock: dict[str, float] = {}
@@ -153,7 +153,7 @@ def detect(path: Path, until_ms: int) -> dict[str, float]:
     """One detect worker in this process until it has closed every pane up to `until_ms`."""
     from driftline.stream.config.document import load
     from driftline.stream.detect import Detect
-    from driftline.stream.run import references
+    from driftline.stream.reference.check import references
 
     config = load(path)
     clock: dict[str, float] = {}

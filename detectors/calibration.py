@@ -129,7 +129,7 @@ def calibrate(
     say = progress or (lambda share: None)
     size = _size(simulator, ert_events / pane_events, most_replicates)
     for grain in _grains(simulator):
-        if size.enough:
+        if size.n_panes >= size.wanted:
             break
         simulator = simulator_of(grain)
         size = _size(simulator, ert_events / pane_events, most_replicates)
@@ -241,7 +241,8 @@ def _grains(simulator: Simulator) -> Iterator[int]:
     hundredth of the price. That takes rows that do not follow each other: of those that do, a
     hundredth would follow each other less.
     """
-    rows, most_classes = simulator.rows, max(map(len, _categories(simulator)), default=0)
+    rows = simulator.rows
+    most_classes = max((len(f.categories) for f in rows.categorical), default=0)
     if rows.memory.block > 1 or rows.memory.period:
         return
     smallest = min(w.panes for w in simulator.looks)
@@ -256,19 +257,13 @@ def _grains(simulator: Simulator) -> Iterator[int]:
         yield largest
 
 
-def _categories(simulator: Simulator) -> Iterator[tuple[str, ...]]:
-    return (f.categories for f in simulator.rows.categorical)
-
-
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """How many panes to simulate, how often; whether they are as many as wanted, and how many times
-    too few."""
+    """How many panes to simulate, how often, and how many panes were wanted."""
 
     n_panes: int
     replicates: int
-    enough: bool
-    short: float
+    wanted: int
 
 
 def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
@@ -286,13 +281,13 @@ def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     affordable = int(_WORK / per_pane / _FEWEST_REPLICATES)
     n_panes = max(min(wanted, affordable), min(wanted, 2 * back))
     replicates = min(most, max(_FEWEST_REPLICATES, int(_WORK / per_pane / n_panes)))
-    return _Size(n_panes, replicates, n_panes >= wanted, wanted / _HORIZON / n_panes)
+    return _Size(n_panes, replicates, wanted)
 
 
 def _refuse_too_rare(
     simulator: Simulator, size: _Size, ert_events: float, pane_events: int
 ) -> None:
-    if size.short > _FARTHEST:
+    if size.wanted > _HORIZON * _FARTHEST * size.n_panes:
         rarest = int(_FARTHEST * size.n_panes * pane_events)
         raise ProfileError(
             f"1 false alarm per {ert_events:,.0f} events is too rare to simulate with "

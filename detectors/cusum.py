@@ -12,7 +12,7 @@ from scipy import special
 from .base import Outcome
 from .cells import finite_detail, mean_effect, too_few
 from .moments import in_units, sums_in_sd
-from .numeric import BEYOND, FIXED_POINT_BITS, SUM
+from .numeric import BEYOND, ONE, SUM
 from .profile import Kind, NumericProfile, Profile
 from .windows import Kept, Window
 
@@ -66,7 +66,7 @@ def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list
     shape = (len(panes), profile.n_numeric)
     # Whole numbers until here, so that the sums do not depend on what was added first.
     steps = np.array([pane.sums[:, SUM] for pane in panes], np.int64).reshape(shape)
-    through = np.cumsum(steps, axis=0) / (1 << FIXED_POINT_BITS)
+    through = np.cumsum(steps, axis=0) / ONE
     beyond = window.sums[:, BEYOND]
     outcomes = []
     for i in features:

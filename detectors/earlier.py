@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .layout import BLOCK, layout_of
-from .numeric import BEYOND, FIXED_POINT_BITS, SUM, SUM_OF_SQUARES
+from .numeric import BEYOND, ONE, SUM, SUM_OF_SQUARES
 from .profile import (
     ABSENT,
     CATEGORICAL_EXTRA,
@@ -69,9 +69,8 @@ def _numeric(
     near = n - int(sums[BEYOND])
     mean, sd = f.mean, f.sd
     if near > 1:
-        one = 1 << FIXED_POINT_BITS
-        z = int(sums[SUM]) / one / near
-        variance = max(0.0, (int(sums[SUM_OF_SQUARES]) / one - near * z * z) / (near - 1))
+        z = int(sums[SUM]) / ONE / near
+        variance = max(0.0, (int(sums[SUM_OF_SQUARES]) / ONE - near * z * z) / (near - 1))
         mean = f.mean + f.sd * z
         # A part of the stream in which nothing varies has no unit of its own.
         sd = f.sd * math.sqrt(variance) or f.sd

@@ -6,11 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .base import Detector, Outcome
+from .levels import Key
 from .profile import Profile
-from .windows import Window
+from .windows import Window, WindowSpec
 
 Plan = Sequence[tuple[Detector, Sequence[int]]]
 """Detectors, each with the indices of the features it tests."""
+
+
+def tests_of(profile: Profile, plan: Plan, windows: Sequence[WindowSpec]) -> set[Key]:
+    """(feature, detector, window) of every test that looks at all windows come to."""
+    return {
+        (profile.features[i].name, detector.name, window.label)
+        for detector, features in plan
+        for i in features
+        for window in windows
+    }
 
 
 class WindowLook(NamedTuple):

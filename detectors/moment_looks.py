@@ -11,10 +11,9 @@ import numpy.typing as npt
 from scipy import special
 
 from .looks import Looks, Replicate, Setting, log
-from .numeric import FARTHEST_SD, FIXED_POINT_BITS
+from .numeric import FARTHEST_SD, FIXED_POINT_BITS, ONE
 from .profile import MIN_REFERENCE, mean_and_sd
 
-_ONE = 1 << FIXED_POINT_BITS
 _FLOATS = npt.NDArray[np.float64]
 
 
@@ -95,10 +94,10 @@ def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
     with np.errstate(over="ignore", invalid="ignore"):
         z = (x - mean) * (1.0 / sd)
         far = finite & ~(np.abs(z) <= FARTHEST_SD)
-        distance = np.rint(np.where(finite & ~far, z, 0.0) * _ONE).astype(np.int64)
+        distance = np.rint(np.where(finite & ~far, z, 0.0) * ONE).astype(np.int64)
     above, below = (far & (z > 0)).any(axis=1), (far & (z < 0)).any(axis=1)
     total, beyond = distance.sum(axis=1), far.sum(axis=1)
-    by_pane = total / _ONE + FARTHEST_SD * beyond * (above.astype(int) - below)
+    by_pane = total / ONE + FARTHEST_SD * beyond * (above.astype(int) - below)
     return _Sums(
         _through(finite.sum(axis=1)),
         _through(total),
@@ -123,8 +122,8 @@ def _mean_shift(sums: _Sums, looks: Looks, due: npt.NDArray[np.int64]) -> _FLOAT
 
     n, beyond = inside(sums.n), inside(sums.beyond)
     side = (inside(sums.above) > 0).astype(int) - (inside(sums.below) > 0)
-    total = inside(sums.total) / _ONE + FARTHEST_SD * beyond * side
-    squares = inside(sums.squares) / _ONE + FARTHEST_SD**2 * beyond
+    total = inside(sums.total) / ONE + FARTHEST_SD * beyond * side
+    squares = inside(sums.squares) / ONE + FARTHEST_SD**2 * beyond
     mean = total / n
     of_window = np.maximum(0.0, (squares - n * mean * mean) / (n - 1)) / n
     of_reference = 1.0 / sums.n_reference

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .numeric import BEYOND, FARTHEST_SD, FIXED_POINT_BITS, SUM, SUM_OF_SQUARES, digits_of
+from .numeric import BEYOND, FARTHEST_SD, ONE, SUM, SUM_OF_SQUARES, digits_of
 from .profile import NumericProfile
-
-_ONE = 1 << FIXED_POINT_BITS
 
 
 def sums_in_sd(
@@ -25,7 +23,7 @@ def sums_in_sd(
     Args:
         sums: (3,) of a window or a pane. low, high: its extremes, needed where a value is so far.
     """
-    total, squares = int(sums[SUM]) / _ONE, int(sums[SUM_OF_SQUARES]) / _ONE
+    total, squares = int(sums[SUM]) / ONE, int(sums[SUM_OF_SQUARES]) / ONE
     beyond = int(sums[BEYOND])
     if beyond:
         below = (low - f.mean) / f.sd < -FARTHEST_SD

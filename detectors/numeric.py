@@ -19,6 +19,7 @@ from .ranks import Ranker
 # integer multiple of 2**-20. Values farther than 256 sd away are counted apart: that bounds one
 # square to 2**36, so an int64 holds at least 2**27 of them.
 FIXED_POINT_BITS: Final = 20
+ONE: Final = 1 << FIXED_POINT_BITS
 FARTHEST_SD: Final = 256.0
 
 # Columns of a pane's `sums`.
@@ -33,7 +34,7 @@ def mean_of(f: NumericProfile, sums: Sequence[int], n: int) -> float | None:
     near = n - sums[BEYOND]
     if near <= 0:
         return None
-    mean = f.from_sums(sums[SUM] / (1 << FIXED_POINT_BITS) / near)
+    mean = f.from_sums(sums[SUM] / ONE / near)
     return round(mean, digits_of(f))
 
 
@@ -43,7 +44,7 @@ def means_of(
     """`mean_of` each numeric feature; sums: (F, 3), n: (F,)."""
     table = _table(profile)
     near = n - sums[:, BEYOND]
-    distance = sums[:, SUM] / (1 << FIXED_POINT_BITS) / np.maximum(near, 1)
+    distance = sums[:, SUM] / ONE / np.maximum(near, 1)
     with np.errstate(over="ignore"):
         means = (table.zero + table.unit * distance).tolist()
     return [
@@ -186,7 +187,7 @@ def _fixed_point(table: Table, x: npt.NDArray[np.float64], out: npt.NDArray[np.i
     beyond = not bool(usable.all())
     if beyond:
         z[~usable] = 0.0
-    z *= 1 << FIXED_POINT_BITS
+    z *= ONE
     np.rint(z, out=z)
     out[:] = z
     return beyond

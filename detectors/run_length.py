@@ -30,6 +30,9 @@ from .spread_looks import SpreadLooks
 from .variance_shift import VarianceShift
 from .windows import WindowBank, WindowSpec
 
+# Those that have a quick way.
+_QUICK = (KolmogorovSmirnov, ChiSquared, MissingRate, MeanShift, Cusum, VarianceShift)
+
 
 class Simulator:
     """Looks at null draws from the reference rows.
@@ -71,8 +74,7 @@ class Simulator:
             for w in range(len(windows))
         ]
         self.index = {(t.detector.name, t.feature, t.window): i for i, t in enumerate(self.tests)}
-        fast: tuple[type, ...] = (KolmogorovSmirnov, ChiSquared, MissingRate)
-        fast = () if live else (*fast, MeanShift, Cusum, VarianceShift)
+        fast = () if live else _QUICK
         self.slow = [(d, f) for d, f in plan if type(d) not in fast]
         of = {type(d): list(f) for d, f in plan if type(d) in fast}
         # A feature of which no row is without a value has nothing to simulate.

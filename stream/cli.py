@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from ..schemas.errors import DriftlineError
+from .options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, model_of, models_of
 from .reference.command import app as reference_app
 
 if TYPE_CHECKING:
@@ -34,12 +35,7 @@ app = typer.Typer(
 app.add_typer(reference_app, name="reference")
 err = Console(stderr=True)
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The configuration file.", show_default=True)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for machines.")]
 LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
-DEFAULT_CONFIG = Path("driftline.yaml")
 
 
 class StageName(StrEnum):
@@ -51,12 +47,6 @@ class StageName(StrEnum):
 class TailTopic(StrEnum):
     drift = "drift"
     alerts = "alerts"
-
-
-def _load(path: Path) -> Config:
-    from .config.document import load
-
-    return load(path)
 
 
 @app.command()
@@ -142,9 +132,9 @@ def fit(
     from .profiles import save, unused
     from .sources import file_rows, topic_range
 
-    loaded = _load(config)
+    loaded = load_config(config)
     results: list[dict[str, Any]] = []
-    chosen = _models(loaded, model)
+    chosen = models_of(loaded, model)
     if out is not None and len(chosen) > 1:
         raise typer.BadParameter(
             f"--out takes the reference of one model, and the file has {', '.join(chosen)}; choose "
@@ -299,7 +289,7 @@ def run(
     from .run import Supervisor, references, run_stage
 
     log_to_stderr(log_level)
-    loaded = _load(config)
+    loaded = load_config(config)
     if stage is not None:
         raise typer.Exit(run_stage(loaded, stage.value, log_level))
     references(loaded)
@@ -340,8 +330,8 @@ def replay(
             "a file is read whole: nothing in it has a Kafka time for --since and --until"
         )
     page = _Page(report) if report is not None else None
-    loaded = _load(config)
-    chosen = _models(loaded, model)
+    loaded = load_config(config)
+    chosen = models_of(loaded, model)
     loaded = loaded.model_copy(update={"models": {n: loaded.models[n] for n in chosen}})
     topics = {m.input.topic for m in loaded.models.values()}
     if len(topics) > 1:
@@ -523,12 +513,8 @@ def tune(
     """Try hundreds of configurations over one pass of a bounded range, and rank them."""
     from .tune.command import Options, run
 
-    loaded = _load(config)
-    chosen = _models(loaded, model)
-    if len(chosen) > 1:
-        raise typer.BadParameter(
-            f"the file has several models ({', '.join(chosen)}); choose with --model"
-        )
+    loaded = load_config(config)
+    chosen = loaded.models[model_of(loaded, model)]
     options = Options(
         input,
         _time(since),
@@ -549,7 +535,7 @@ def tune(
         report,
         json,
     )
-    run(loaded, loaded.models[chosen[0]], options, err)
+    run(loaded, chosen, options, err)
 
 
 @app.command()
@@ -566,7 +552,9 @@ def tail(
     from .tail import tail as run_tail
 
     raise typer.Exit(
-        run_tail(_load(config), what.value, json=json, since=since, follow=follow, out=sys.stdout)
+        run_tail(
+            load_config(config), what.value, json=json, since=since, follow=follow, out=sys.stdout
+        )
     )
 
 
@@ -602,16 +590,6 @@ def broker(
     from .broker.node import main as run_broker
 
     raise typer.Exit(run_broker(port, data_dir))
-
-
-def _models(config: Config, only: str | None) -> list[str]:
-    if only is None:
-        return list(config.models)
-    if only not in config.models:
-        raise typer.BadParameter(
-            f"{only!r} is not a model of the configuration; there are {', '.join(config.models)}"
-        )
-    return [only]
 
 
 def _time(text: str | None) -> int | None:

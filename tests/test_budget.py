@@ -21,7 +21,7 @@ from driftline.stream.calibrate import keep_budget
 from driftline.stream.cli import app
 from driftline.stream.config.document import Config, load
 from driftline.stream.fit import Rows, collect, fit_rows
-from driftline.stream.run import references
+from driftline.stream.reference.check import references
 
 CONFIG = """
 kafka: {bootstrap.servers: localhost:9092}

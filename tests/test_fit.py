@@ -23,7 +23,7 @@ from driftline.stream import profiles
 from driftline.stream.config.document import ModelConfig
 from driftline.stream.decode import Decoder, Wanted
 from driftline.stream.fit import Fitted, collect, fit_rows
-from driftline.stream.run import references
+from driftline.stream.reference.check import references
 from driftline.stream.sources import BATCH, file_batches, file_rows
 
 

@@ -363,7 +363,11 @@ def test_promote_refuses_what_cannot_take_over(tmp_path: Path) -> None:
     refused("also has y and has other kinds of c.*same features")
     spanish = [row for row in rows_of(2, 300, 1.0) if row["segment"]["country"] == "ES"]
     profiles.save(reference_of(config, spanish), place)
-    refused("has no segment fraud|country=FR".replace("|", r"\|"))
+    refused(r"has no segment fraud\|country=FR, which")
+    # Another one in its place does not make up for it.
+    german = [row | {"segment": {"country": "DE"}} for row in rows_of(3, 300, 1.0)]
+    profiles.save(reference_of(config, spanish + german), place)
+    refused(r"has no segment fraud\|country=FR, which")
     profiles.save(second, place)
     refused("--from is .* a border of panes, which are 1m long", from_ms=T + 1)
     refused("--overlap is 90s|--overlap is 1m30s", overlap_ms=90 * S)

@@ -40,7 +40,7 @@ from driftline.stream.config.document import Config
 from driftline.stream.deltas import to_delta, to_panes
 from driftline.stream.monitor import Mark, Monitor
 from driftline.stream.profiles import Reference
-from driftline.stream.run import references
+from driftline.stream.reference.check import references
 
 YAML = """
 kafka: {bootstrap.servers: localhost:9092}

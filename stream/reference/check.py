@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...detectors.base import plan_of
+from ...detectors.looking import tests_of
 from ...detectors.profile import Profile
 from ...schemas.errors import ProfileError
 from ...schemas.units import format_duration, iso_ms
@@ -143,12 +144,7 @@ def _check_budget(config: ModelConfig, reference: Reference, where: str) -> None
             f"{format_duration(config.pane_ms)}; run `driftline fit` again"
         )
     for key, (_, profile) in reference.units.items():
-        wanted = {
-            (profile.features[i].name, detector.name, window.label)
-            for detector, features in plan_of(profile, config.detectors_for)
-            for i in features
-            for window in config.windows
-        }
+        wanted = tests_of(profile, plan_of(profile, config.detectors_for), config.windows)
         found = budget.units.get(key)
         if not profile.counted:
             continue

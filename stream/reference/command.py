@@ -9,6 +9,8 @@ import orjson
 import typer
 from rich.console import Console
 
+from ..options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, model_of
+
 if TYPE_CHECKING:
     from ..config.document import Config, ModelConfig
     from ..profiles import Reference
@@ -19,12 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The configuration file.", show_default=True)
-]
 ModelOption = Annotated[str | None, typer.Option(help="Which model of the file.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, for machines.")]
-DEFAULT_CONFIG = Path("driftline.yaml")
 
 
 @app.command()
@@ -158,16 +155,5 @@ def withdraw(config: ConfigOption = DEFAULT_CONFIG, model: ModelOption = None) -
 
 
 def _model(path: Path, name: str | None) -> tuple[Config, ModelConfig]:
-    from ..config.document import load
-
-    config = load(path)
-    if name is None and len(config.models) > 1:
-        raise typer.BadParameter(
-            f"the file has several models ({', '.join(config.models)}); choose with --model"
-        )
-    name = name or next(iter(config.models))
-    if name not in config.models:
-        raise typer.BadParameter(
-            f"{name!r} is not a model of the configuration; there are {', '.join(config.models)}"
-        )
-    return config, config.models[name]
+    config = load_config(path)
+    return config, config.models[model_of(config, name)]

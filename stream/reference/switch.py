@@ -139,8 +139,7 @@ def _suits(model: ModelConfig, now: Reference, new: Reference, source: str) -> N
         )
     check(model, new, source)
     check_alike(now.whole, new.whole, source)
-    if set(now.eras[-1].units) > set(new.units):
-        gone = sorted(set(now.eras[-1].units) - set(new.units))
+    if gone := sorted(set(now.eras[-1].units) - set(new.units)):
         raise ProfileError(
             f"the reference at {source!r} has no segment {', '.join(gone[:5])}, which is monitored "
             "now and would not be any more; fit on rows that have them"

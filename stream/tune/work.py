@@ -9,6 +9,7 @@ import numpy as np
 
 from ...detectors.base import plan_of
 from ...detectors.levels import Calibration
+from ...detectors.looking import tests_of
 from ...detectors.panes import Pane
 from ...schemas.errors import ProfileError
 from ...schemas.units import iso_ms
@@ -163,12 +164,7 @@ def _calibrated_for(candidate: Candidate, budget: Budget | None, scorer: Scorer)
     if budget.pane_ms != candidate.pane_ms:
         return False
     for unit, profile in scorer.evidence.units.items():
-        own = {
-            (profile.features[i].name, d.name, w.label)
-            for d, features in plan_of(profile, candidate.detectors_for)
-            for i in features
-            for w in candidate.windows
-        }
+        own = tests_of(profile, plan_of(profile, candidate.detectors_for), candidate.windows)
         found = budget.units.get(unit)
         if found is None or set(found.levels) != own:
             return False
