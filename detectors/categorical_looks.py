@@ -1,5 +1,6 @@
-"""The looks of `chi_squared` at null draws, quickly: all tables of a replicate at once, and by the
-live code, rare classes pooled, only where the table's p-value is small enough."""
+"""The looks of `chi_squared` and `shiryaev_roberts` at null draws, quickly: all tables of a replicate at
+once. Those of `chi_squared` are made by the live code, rare classes pooled, where the table's p-value
+is small enough."""
 
 from __future__ import annotations
 
@@ -10,16 +11,18 @@ import numpy.typing as npt
 
 from ..schemas.units import EventWindow
 from .chi_squared import ChiSquared, homogeneity_p
+from .evidence import LARGEST, Shares, ages, averages
 from .looks import CHUNK, FOREVER_MS, Replicate, Setting, log
 from .profile import CategoricalProfile, Profile
 from .windows import WindowBank
 
 
 class CategoricalLooks:
-    """features: those that `chi_squared` tests."""
+    """tables, onsets: the features that `chi_squared` and `shiryaev_roberts` test."""
 
-    def __init__(self, setting: Setting, features: Sequence[int]) -> None:
-        self.setting, self.features = setting, list(features)
+    def __init__(self, setting: Setting, tables: Sequence[int], onsets: Sequence[int]) -> None:
+        self.setting, self.tables, self.onsets = setting, tables, onsets
+        self.features = sorted({*tables, *onsets})
         codes = [g.code for g in setting.rows.categorical]
         sizes_c = [len(g.categories) + 1 for g in setting.rows.categorical]
         self.class_ends = np.cumsum(sizes_c, dtype=np.int64)
@@ -42,16 +45,28 @@ class CategoricalLooks:
                 b - a, size
             )
         np.cumsum(through, axis=0, out=through)
-        first = setting.profile.n_numeric
+        if self.tables:
+            self._tables(replicate, through, reference)
+        for i in self.onsets:
+            own = self._own(i)
+            self._onsets(replicate, i, *fold(through[:, own], reference[own]))
+
+    def _own(self, feature: int) -> slice:
+        j = feature - self.setting.profile.n_numeric
+        return slice(int(self.class_starts[j]), int(self.class_ends[j]))
+
+    def _tables(
+        self, replicate: Replicate, through: npt.NDArray[np.int32], reference: npt.NDArray[np.int64]
+    ) -> None:
+        setting, n_panes = self.setting, replicate.n_panes
         replica = self._replica(reference)
         for w, looks in enumerate(setting.looks):
             due = looks.due(0, n_panes)
             if not len(due):
                 continue
             inside = through[due] - through[np.maximum(due - looks.panes, 0)]
-            for i in self.features:
-                j = i - first
-                own = slice(int(self.class_starts[j]), int(self.class_ends[j]))
+            for i in self.tables:
+                own = self._own(i)
                 observed, known = fold(inside[:, own], reference[own])
                 log_p = log(homogeneity_p(known, observed))
                 test = setting.index["chi_squared", i, w]
@@ -61,8 +76,39 @@ class CategoricalLooks:
                     replicate.found.add(due, test, log_p)
                     continue
                 at = np.flatnonzero(log_p <= replicate.screen[test])
+                j = i - setting.profile.n_numeric
                 exact = [replica.log_p(j, inside[k, own]) for k in at.tolist()]
                 replicate.keep(due[at], np.full(len(at), test), np.array(exact, np.float64))
+
+    def _onsets(
+        self,
+        replicate: Replicate,
+        feature: int,
+        through: npt.NDArray[np.float64],
+        reference: npt.NDArray[np.float64],
+    ) -> None:
+        """through: (panes + 1, J) counts up to each pane. What has been since an onset of some age is
+        the same for windows of all sizes."""
+        setting, n_panes = self.setting, replicate.n_panes
+        of_ages = ages(min(n_panes, max(w.panes for w in setting.looks)))
+        u, v, w_n = Shares.of(reference).tables(int(of_ages[-1]) * setting.pane_events)
+        count = through.astype(np.int64)
+        each = np.arange(count.shape[1])
+        factors = np.zeros((n_panes, len(of_ages)))
+        for k, age in enumerate(of_ages.tolist()):
+            n = age * setting.pane_events
+            since = count[age:] - count[:-age]
+            log_factor = u[each, since] + v[each, n - since] - w_n[n]
+            factors[age - 1 :, k] = np.exp(np.minimum(log_factor, LARGEST)).mean(axis=1)
+        log_average = np.log(np.maximum(averages(factors, of_ages), 1e-300))
+        for w, looks in enumerate(setting.looks):
+            due = looks.due(0, n_panes)
+            inside = np.minimum(looks.panes, due)
+            due = due[inside * setting.pane_events >= setting.min_events]
+            if len(due):
+                oldest = of_ages.searchsorted(np.minimum(looks.panes, due), "right") - 1
+                log_p = np.minimum(0.0, -log_average[due - 1, oldest])
+                replicate.note(due, setting.index["shiryaev_roberts", feature, w], log_p)
 
     def _replica(self, reference: npt.NDArray[np.int64]) -> _Replica:
         setting = self.setting

@@ -8,7 +8,7 @@ follows. A window keeps the sum of each block beside its counts.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ class Layout:
     position: (n_cells,) int32, place of each cell; size: of the store, in whole blocks.
     first_block: (F_numeric,) the first block of each feature; n_blocks: (F_numeric,) how many;
     total_blocks: of all numeric features. feature: (total_blocks,) whose each block is.
-    absent: (F_numeric, 4) places of the counts of missing, NaN, +inf and -inf.
+    absent: (F_numeric, 4) places of the counts of missing, NaN, +inf and -inf. first_rest: the first
+    place that holds no finite number.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -34,7 +35,7 @@ class Layout:
         self.total_blocks = int(self.n_blocks.sum())
         self.feature = np.repeat(np.arange(len(sizes)), self.n_blocks)
         position = np.empty(profile.n_cells, np.int32)
-        free = BLOCK * self.total_blocks
+        self.first_rest = free = BLOCK * self.total_blocks
         for i, f in enumerate(profile.numeric):
             a, b = int(profile.offsets[i]), int(profile.offsets[i + 1])
             n = len(f.values)
@@ -51,6 +52,10 @@ class Layout:
         self.size = -(-(free + rest) // BLOCK) * BLOCK
         ends = profile.offsets[1 : profile.n_numeric + 1, None]
         self.absent = position[ends + np.arange(-4, 0)[None, :]]
+
+    def feature_of(self, places: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """The numeric feature of each place before `first_rest`."""
+        return self.feature[places // BLOCK]
 
     def blocks(self, store: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
         """(total_blocks, BLOCK) the counts of the numeric features in order of value, a view."""

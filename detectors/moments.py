@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .base import Effect
 from .numeric import BEYOND, FARTHEST_SD, ONE, SUM, SUM_OF_SQUARES, digits_of
 from .profile import NumericProfile
 
@@ -37,3 +38,11 @@ def in_units(f: NumericProfile, distance_sd: float) -> float:
     """The value that lies so many reference standard deviations from the reference mean."""
     value = f.mean + f.sd * distance_sd
     return round(value, digits_of(f)) if math.isfinite(value) else value
+
+
+def spread_effect(f: NumericProfile, total: float, squares: float, n: int) -> Effect | None:
+    """`spread_shift` of n values, at least 2, with these sums of `sums_in_sd`."""
+    ratio = math.sqrt(max(0.0, (squares - total * total / n) / (n - 1)))
+    if not math.isfinite(f.sd * ratio):
+        return None
+    return Effect("spread_shift", ratio - 1, "reference standard deviations", f.sd, f.sd * ratio)

@@ -2,8 +2,9 @@
 
 The p-values are those of the live detectors. What makes it fast is that nearly all looks need no
 p-value at all: `ks`, `chi_squared`, `missing_rate` and `variance_shift` are looked at through bounds
-(`numeric_looks`, `categorical_looks`, `spread_looks`), and that `mean_shift` and `cusum` need sums
-only (`moment_looks`). Any other detector is run as the monitor runs it, pane by pane.
+(`numeric_looks`, `categorical_looks`, `spread_looks`), and that `mean_shift`, `cusum` and
+`shiryaev_roberts` need sums of panes only (`moment_looks`, `onset_looks`). Any other detector is run as
+the monitor runs it, pane by pane.
 """
 
 from __future__ import annotations
@@ -23,15 +24,25 @@ from .mean_shift import MeanShift
 from .missing_rate import MissingRate
 from .moment_looks import MomentLooks
 from .numeric_looks import COARSE_SLACK, SLACK, NumericLooks
+from .onset_looks import OnsetLooks
 from .panes import Columns, summarize
 from .profile import Kind, Profile, fit
 from .resample import Draw, Rows
+from .shiryaev_roberts import ShiryaevRoberts
 from .spread_looks import SpreadLooks
 from .variance_shift import VarianceShift
 from .windows import WindowBank, WindowSpec
 
 # Those that have a quick way.
-_QUICK = (KolmogorovSmirnov, ChiSquared, MissingRate, MeanShift, Cusum, VarianceShift)
+_QUICK = (
+    KolmogorovSmirnov,
+    ChiSquared,
+    MissingRate,
+    MeanShift,
+    Cusum,
+    ShiryaevRoberts,
+    VarianceShift,
+)
 
 
 class Simulator:
@@ -96,8 +107,12 @@ class Simulator:
         slack = COARSE_SLACK if rare else SLACK
         ks = of.get(KolmogorovSmirnov, [])
         self.numeric = NumericLooks(self.setting, ks, self.rate, slack)
-        self.categorical = CategoricalLooks(self.setting, of.get(ChiSquared, []))
+        onsets = of.get(ShiryaevRoberts, [])
+        self.categorical = CategoricalLooks(
+            self.setting, of.get(ChiSquared, []), [i for i in onsets if i >= n_numeric]
+        )
         self.moments = MomentLooks(self.setting, of.get(MeanShift, []), of.get(Cusum, []))
+        self.onset = OnsetLooks(self.setting, [i for i in onsets if i < n_numeric])
         self.spread = SpreadLooks(self.setting, of.get(VarianceShift, []))
 
     def run(
@@ -118,6 +133,8 @@ class Simulator:
             self.categorical.run(own)
         if self.moments.features:
             self.moments.run(own)
+        if self.onset.features:
+            self.onset.run(own)
         if self.spread.features:
             self.spread.run(own)
         if self.slow:

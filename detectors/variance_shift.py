@@ -12,7 +12,7 @@ from scipy import special
 
 from .base import Effect, Outcome
 from .cells import Cells, Hits, cells_of, finite_detail, middles, too_few
-from .moments import sums_in_sd
+from .moments import spread_effect, sums_in_sd
 from .numeric import BEYOND
 from .profile import Kind, NumericProfile, Profile
 from .windows import Window
@@ -136,9 +136,4 @@ def _effect(
     if window.sums[index, BEYOND]:
         detail["beyond"] = int(window.sums[index, BEYOND])
         low, high = window.extremes(index)
-    total, squares = sums_in_sd(f, window.sums[index], low, high)
-    ratio = math.sqrt(max(0.0, (squares - total * total / n) / (n - 1)))
-    if not math.isfinite(f.sd * ratio):
-        return None
-    unit = "reference standard deviations"
-    return Effect("spread_shift", ratio - 1, unit, f.sd, f.sd * ratio)
+    return spread_effect(f, *sums_in_sd(f, window.sums[index], low, high), n)

@@ -276,7 +276,7 @@ def test_the_quick_looks_are_those_of_the_monitor() -> None:
 def test_the_quick_looks_at_mean_and_spread_are_those_of_the_monitor() -> None:
     """Values far beyond the reference, too, and windows that are not full yet."""
     rng = np.random.default_rng(19)
-    columns = mixed(800, rng) | {"wild": rng.standard_cauchy(800) ** 3}
+    columns: dict[str, Any] = mixed(800, rng) | {"wild": rng.standard_cauchy(800) ** 3}
     profile, _ = fit(columns)
     rows = Rows.of(profile, columns)
     known = detectors()
@@ -285,7 +285,10 @@ def test_the_quick_looks_at_mean_and_spread_are_those_of_the_monitor() -> None:
         Simulator(
             profile,
             rows,
-            [(known[name], numeric) for name in ("mean_shift", "cusum", "variance_shift")],
+            [
+                *((known[name], numeric) for name in ("mean_shift", "cusum", "variance_shift")),
+                (known["shiryaev_roberts"], list(range(len(profile.features)))),
+            ],
             [parse_window(w) for w in ("500 events", "12m", {"size": "9m", "hop": "3m"})],
             pane_events=PANE,
             pane_ms=60_000,

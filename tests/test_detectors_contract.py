@@ -255,7 +255,8 @@ def frozen(window: Window) -> dict[str, Any]:
         "events": window.events,
         "span": (window.start_ms, window.end_ms),
         "panes": [
-            {f.name: bytes_or_text(getattr(pane, f.name)) for f in fields(pane)}
+            # But for what detectors keep there of the pane itself.
+            {f.name: bytes_or_text(getattr(pane, f.name)) for f in fields(pane) if f.name != "made"}
             for pane in window.panes()
         ],
     }

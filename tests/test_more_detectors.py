@@ -24,6 +24,7 @@ from driftline.detectors import summarize as summarize_panes
 from driftline.detectors.chi_squared import pool_rare
 from driftline.detectors.cramer_von_mises import limit_sf
 from driftline.detectors.cusum import sup_wiener_sf
+from driftline.detectors.evidence import Shares, ages, of_moments, tails
 from driftline.detectors.hypergeometric import more_often
 from driftline.detectors.resample import Rows
 from driftline.detectors.run_length import Simulator
@@ -431,6 +432,160 @@ def test_cusum_sees_what_came_and_went() -> None:
     assert p["cusum"] < 1e-3 < 0.05 < p["mean_shift"]
 
 
+# Shiryaev and Roberts
+
+
+@pytest.mark.parametrize(("n", "mean", "square", "m", "kurtosis"), [
+    (30, 0.0, 1.0, 400, 3.0), (30, 0.6, 1.4, 400, 3.0), (250, -0.2, 0.8, 4000, 1.8),
+    (250, 0.1, 1.9, 300, 9.0), (4000, 0.08, 1.02, 4000, 3.0),
+])  # fmt: skip
+def test_bayes_factors_are_the_integrals(
+    n: int, mean: float, square: float, m: int, kurtosis: float
+) -> None:
+    """Over the prior of the shift, normal with standard deviation ½, and that of reference variance /
+    new variance, gamma with shape 4 and mean 1."""
+    size = 1 / (1 / n + 1 / m)
+
+    def of_shift(shift: float) -> float:
+        ratio = math.exp(size * (mean * shift - shift**2 / 2))
+        return ratio * float(stats.norm.pdf(shift, scale=0.5))
+
+    half = size / (kurtosis - 1)
+
+    def of_precision(precision: float) -> float:
+        ratio = half * math.log(precision) - half * square * (precision - 1)
+        return math.exp(ratio) * float(stats.gamma.pdf(precision, 4, scale=0.25))
+
+    of_mean, of_spread = of_moments(
+        np.array([n]), np.array([mean]), np.array([square]), m, tails(kurtosis)
+    )
+    at = [mean, mean / 2]
+    expected, _ = integrate.quad(of_shift, -4, 4, points=at, epsabs=0, epsrel=1e-10, limit=500)
+    assert of_mean[0] == pytest.approx(0.8 * expected, rel=1e-8)
+    expected, _ = integrate.quad(
+        of_precision, 1e-9, 8, points=[1 / square, 1.0], epsrel=1e-10, limit=500
+    )
+    assert of_spread[0] == pytest.approx(0.2 * expected, rel=1e-7)
+
+
+def test_bayes_factors_of_shares_are_those_of_beta_binomial_laws() -> None:
+    """Also from the tables; an average of 1 where nothing moved, over all counts there can be."""
+    reference = np.array([700, 41, 3, 0, 12])
+    shares = Shares.of(reference)
+    u, v, w = shares.tables(60)
+    own = reference + 0.5
+    for n in (1, 17, 60):
+        count = np.arange(n + 1)[:, None] * np.ones(5, np.int64)
+        factors = shares.factors(count, np.full(n + 1, n))
+        again = u[np.arange(5), count] + v[np.arange(5), n - count] - w[n]
+        np.testing.assert_allclose(np.exp(again), factors, rtol=1e-9)
+        for j, a in enumerate(own):
+            b, p = own.sum() - a, a / own.sum()
+            moved = stats.betabinom.pmf(count[:, j], n, 3 * p, 3 * (1 - p))
+            same = stats.betabinom.pmf(count[:, j], n, a, b)
+            np.testing.assert_allclose(factors[:, j], moved / same, rtol=1e-9)
+            assert (same * factors[:, j]).sum() == pytest.approx(1)
+
+
+def test_shiryaev_roberts_names_the_category_that_moved() -> None:
+    rng = np.random.default_rng(26)
+    profile, _ = fit({"c": letters(rng, 4000)})
+    c = [*letters(rng, 900), *("d" if rng.random() < 0.35 else v for v in letters(rng, 100))]
+    window = in_panes(profile, {"c": c}, 50)
+    [[outcome]] = detectors()["shiryaev_roberts"].test(profile, [window], [0])
+    effect, since = outcome.effect, outcome.detail["n_since"]
+    assert outcome.significant(0.01)
+    assert effect is not None
+    assert (effect.kind, effect.category) == ("share_shift", "d")
+    assert 60 <= since <= 140
+    assert effect.window == c[-since:].count("d") / since
+    # Never seen before: at once.
+    window = in_panes(profile, {"c": [*c[:880], *["z"] * 5]}, 44)
+    [[outcome]] = detectors()["shiryaev_roberts"].test(profile, [window], [0])
+    assert outcome.significant(0.001)
+    assert outcome.effect is not None
+    assert outcome.effect.category == "(unseen)"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shiryaev_roberts_averages_over_onsets(seed: int) -> None:
+    """From the raw values: their normal scores since each onset, each weighted by the panes it stands
+    for."""
+    rng = np.random.default_rng([24, seed])
+    reference, window = rng.gamma(3, size=900), rng.gamma(3, size=500)
+    if seed == 4:
+        reference, window = np.round(reference), np.round(window)
+    if seed in (1, 3):
+        window[400:] *= 1.6
+    window[::17], window[3] = np.nan, np.inf
+    if seed == 3:
+        window[450] = 1e9
+    profile, _ = fit({"x": reference})
+    detector = detectors()["shiryaev_roberts"]
+    [[outcome]] = detector.test(profile, [in_panes(profile, {"x": window}, 25)], [0])
+
+    def normal_score(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        below = (reference[None, :] < x[:, None]).sum(axis=1)
+        equal = (reference[None, :] == x[:, None]).sum(axis=1)
+        return stats.norm.ppf((below + equal / 2 + 0.5) / 901)
+
+    of_reference = normal_score(reference)
+    mean, sd = of_reference.mean(), of_reference.std()
+    kurtosis = float((((of_reference - mean) / sd) ** 4).mean())
+    z = (normal_score(window) - mean) / sd
+    found, since = [], []
+    for age in ages(25):
+        own = z[np.isfinite(window) & (np.arange(500) >= 500 - 20 * age)]
+        moments = np.array([own.mean()]), np.array([(own**2).mean()])
+        of_either = of_moments(np.array([len(own)]), *moments, 900, tails(kurtosis))
+        found.append(of_either[0][0] + of_either[1][0])
+        since.append(len(own))
+    share = np.diff(ages(25), prepend=0) / ages(25)[-1]
+    average = float(share @ found)
+    assert outcome.statistic == pytest.approx(math.log(average), abs=1e-3)
+    assert outcome.p_value == pytest.approx(min(1.0, 1 / average), rel=1e-3)
+    if seed in (1, 3):
+        assert outcome.p_value is not None
+        assert outcome.p_value < 1e-4
+        assert outcome.detail["n_since"] == since[int(np.argmax(share * found))]
+    if seed == 1:
+        own = window[np.isfinite(window)][-int(outcome.detail["n_since"]) :]
+        assert outcome.effect is not None
+        kind, now = outcome.effect.kind, outcome.effect.window
+        expected = own.mean() if kind == "mean_shift" else own.std(ddof=1)
+        assert now == pytest.approx(expected, rel=1e-4)
+
+
+def test_shiryaev_roberts_does_not_take_wild_values_for_a_change() -> None:
+    """0.1 % of windows of Cauchy values may have p ≤ 0.001; of 800, at most 4."""
+    rng = np.random.default_rng(27)
+    p = []
+    for _ in range(20):
+        columns = [{f"x{i:02d}": rng.standard_cauchy(n) for i in range(40)} for n in (1000, 600)]
+        profile, _ = fit(columns[0])
+        window = in_panes(profile, columns[1], 30)
+        [row] = detectors()["shiryaev_roberts"].test(profile, [window], range(40))
+        p += [o.p_value for o in row if o.p_value is not None]
+    assert len(p) == 800
+    assert sum(x <= 0.001 for x in p) <= 4
+
+
+def test_shiryaev_roberts_says_whether_mean_or_spread_moved() -> None:
+    rng = np.random.default_rng(25)
+    profile, _ = fit({"x": rng.normal(size=5000), "y": rng.normal(size=5000)})
+    x, y = rng.normal(size=(2, 1000))
+    x[900:] += 0.8
+    y[900:] *= 1.8
+    window = in_panes(profile, {"x": x, "y": y}, 100)
+    [[moved, wider]] = detectors()["shiryaev_roberts"].test(profile, [window], [0, 1])
+    assert moved.effect is not None
+    assert wider.effect is not None
+    assert (moved.effect.kind, wider.effect.kind) == ("mean_shift", "spread_shift")
+    assert moved.effect.value == pytest.approx(0.8, abs=0.25)
+    assert wider.effect.value == pytest.approx(0.8, abs=0.25)
+    assert all(60 <= o.detail["n_since"] <= 140 for o in (moved, wider))
+
+
 # Under no change, and under the change each is for
 
 
@@ -462,14 +617,16 @@ Draw = Callable[[np.random.Generator, int], list[Any]]
 NULLS: list[tuple[str, Draw]] = [
     *((name, draw) for draw in (normals, counts_of_three) for name in (
         "cramer_von_mises", "wasserstein", "psi", "jensen_shannon", "mean_shift", "variance_shift",
-        "cusum")),
+        "cusum", "shiryaev_roberts")),
     *((name, draw) for draw in (letters, flags) for name in (
         "psi", "jensen_shannon", "missing_rate")),
+    *(("shiryaev_roberts", draw) for draw in (letters, flags)),
     ("fisher", flags),
     ("new_category", names_without_end),
 ]  # fmt: skip
-# By their making: exact tests of few counts, and a law that bounds what happens between panes.
-CONSERVATIVE = {"fisher", "new_category", "cusum", "missing_rate"}
+# By their making: exact tests of few counts, a law that bounds what happens between panes, and
+# Markov's inequality.
+CONSERVATIVE = {"fisher", "new_category", "cusum", "missing_rate", "shiryaev_roberts"}
 
 
 def null_p_values(name: str, draw: Draw, n_references: int) -> npt.NDArray[np.float64]:
@@ -523,6 +680,10 @@ CHANGES: list[tuple[str, Draw, Draw]] = [
     ("variance_shift", normals, lambda r, n: (1.35 * r.normal(size=n)).tolist()),
     ("variance_shift", normals, lambda r, n: (0.7 * r.normal(size=n)).tolist()),
     ("cusum", normals, ramp),
+    ("shiryaev_roberts", normals, ramp),
+    ("shiryaev_roberts", letters, lambda r, n: r.choice(list("abcde"), n).tolist()),
+    ("shiryaev_roberts", flags, lambda r, n: (r.random(n) < 0.5).tolist()),
+    ("shiryaev_roberts", normals, lambda r, n: (1.35 * r.normal(size=n)).tolist()),
     ("missing_rate", letters, lambda r, n: [None if u < 0.15 else "a" for u in r.random(n)]),
     ("fisher", flags, lambda r, n: (r.random(n) < 0.5).tolist()),
     ("new_category", letters, lambda r, n: [*letters(r, n - 9), *["x"] * 5, *"pqrs"]),

@@ -45,7 +45,8 @@ def run(peer: str, model: str, span: str, cache: Path, records: Path) -> None:
     first, end = (int(v) for v in span.split(":"))
     out = records / f"{report.slug(peer)}.{model}.{first}-{end}.json"
     if peer in ours.VARIANTS:
-        if peer == report.OURS or cases.MODELS[model]:
+        kind = "numeric" if cases.MODELS[model] else "categorical"
+        if kind in ours.VARIANTS[peer][0]:
             out.write_text(json.dumps(ours.measure(model, first, end, peer)))
         return
     requirements, models = PEERS[peer]

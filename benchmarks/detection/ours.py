@@ -39,12 +39,27 @@ DETECTORS: Final[_Detectors] = {
     "numeric": ("ks", "mean_shift", "missing_rate"),
     "categorical": ("chi_squared",),
 }
-# The second is to tell what watching for other changes than those of the mean costs, the third was
-# chosen after the first two were measured.
-VARIANTS: Final[Mapping[str, _Detectors]] = {
-    "driftline": DETECTORS,
-    "driftline, mean_shift alone": {"numeric": ("mean_shift",)},
-    "driftline, early set": {"numeric": ("ks", "cusum", "variance_shift", "missing_rate")},
+ONE_WINDOW: Final = ("1000 events",)
+# The second is to tell what watching for other changes than those of the mean costs; those after it
+# were chosen after the first two were measured.
+VARIANTS: Final[Mapping[str, tuple[_Detectors, tuple[str, ...]]]] = {
+    "driftline": (DETECTORS, WINDOWS),
+    "driftline, mean_shift alone": ({"numeric": ("mean_shift",)}, WINDOWS),
+    "driftline, early set": (
+        {"numeric": ("ks", "cusum", "variance_shift", "missing_rate")},
+        WINDOWS,
+    ),
+    "driftline, shiryaev_roberts": (
+        {
+            "numeric": ("ks", "shiryaev_roberts", "missing_rate"),
+            "categorical": ("chi_squared", "shiryaev_roberts"),
+        },
+        ONE_WINDOW,
+    ),
+    "driftline, shiryaev_roberts alone": (
+        {"numeric": ("shiryaev_roberts",), "categorical": ("shiryaev_roberts",)},
+        ONE_WINDOW,
+    ),
 }
 # Calibrations, each on a reference of its own, and the most replicates of each.
 CALIBRATIONS: Final = {"one": (3, 500), "twenty": (1, 100), "category": (3, 500)}
@@ -62,7 +77,7 @@ def named(model: str, x: Array, prefix: str) -> dict[str, Any]:
 
 
 def plan(profile: Any, variant: str = "driftline") -> Any:
-    return plan_of(profile, lambda kind: VARIANTS[variant][kind])
+    return plan_of(profile, lambda kind: VARIANTS[variant][0][kind])
 
 
 def levels_of(model: str, number: int, variant: str) -> tuple[Calibration, float]:
@@ -74,7 +89,7 @@ def levels_of(model: str, number: int, variant: str) -> tuple[Calibration, float
         profile,
         reference,
         plan(profile, variant),
-        [parse_window(w) for w in WINDOWS],
+        [parse_window(w) for w in VARIANTS[variant][1]],
         pane_events=PANE,
         ert_events=cases.ERT,
         pane_ms=PANE_MS,
@@ -95,13 +110,13 @@ class Monitor:
         self.profile, _ = fit(rows)
         self.plan = plan(self.profile, variant)
         names = [f.name for f in self.profile.features]
+        self.windows = [parse_window(w) for w in VARIANTS[variant][1]]
         self.own = [numbers.index(int(n[1 : n.index("x")])) for n in names]
         self.feature = [n[n.index("x") :] for n in names]
         self.start()
 
     def start(self) -> None:
-        windows = [parse_window(w) for w in WINDOWS]
-        self.bank = WindowBank(self.profile, windows, PANE_MS, 2**60)
+        self.bank = WindowBank(self.profile, self.windows, PANE_MS, 2**60)
         self.panes = 0
 
     def feed(self, streams: list[Array]) -> Array:
@@ -146,11 +161,12 @@ class Quick:
         as_they_are = tuple(_AsTheyAre.of(name, values) for name, values in both.items())
         rows = Rows(len(both["x00"]), as_they_are, (), _ALONE)
         fresh = _Fresh(rows, n)
+        windows = [parse_window(w) for w in VARIANTS[self.variant][1]]
         simulator = Simulator(
             profile,
             rows,
             plan(profile, self.variant),
-            [parse_window(w) for w in WINDOWS],
+            windows,
             pane_events=PANE,
             pane_ms=PANE_MS,
             min_events=30,
@@ -158,13 +174,14 @@ class Quick:
         )
         tests = simulator.tests
         level = np.log([
-            self.levels.level(profile.features[t.feature].name, t.detector.name, WINDOWS[t.window])
+            self.levels.level(profile.features[t.feature].name, t.detector.name, windows[t.window].label)
             for t in tests
         ])  # fmt: skip
         found = Found()
         own = Replicate(fresh, n_panes, level + _NOTED, False, found)
         simulator.numeric.run(own)
         simulator.moments.run(own)
+        simulator.onset.run(own)
         simulator.spread.run(own)
         seen = found.seen()
         out = np.full(len(x), _FLOOR)

@@ -1,0 +1,107 @@
+"""The looks of `shiryaev_roberts` at null draws of numeric features, quickly: it needs sums of panes,
+and what has been since an onset of some age is the same for windows of all sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .evidence import ages, averages, of_moments, tails
+from .looks import CHUNK, Replicate, Setting
+from .moment_looks import drawn
+from .numeric import ONE
+from .scores import Scores
+
+_FLOATS = npt.NDArray[np.float64]
+_INTS = npt.NDArray[np.int64]
+
+
+class OnsetLooks:
+    """features: the numeric ones that `shiryaev_roberts` tests."""
+
+    def __init__(self, setting: Setting, features: Sequence[int]) -> None:
+        self.setting, self.features = setting, features
+
+    def run(self, replicate: Replicate) -> None:
+        setting, n_panes = self.setting, replicate.n_panes
+        of_ages = ages(min(n_panes, max(w.panes for w in setting.looks)))
+        step = max(1, CHUNK // 8 // len(of_ages))
+        fewest = max(2, setting.min_events)
+        for i in self.features:
+            sums = _sums(replicate, i, setting.pane_events)
+            if sums is None:
+                continue
+            for a in range(0, n_panes, step):
+                ends = np.arange(a + 1, min(a + step, n_panes) + 1)
+                log_average = sums.log_averages(ends, of_ages)
+                for w, looks in enumerate(setting.looks):
+                    due = looks.due(a, int(ends[-1]))
+                    inside = np.minimum(looks.panes, due)
+                    kept = sums.n[due] - sums.n[due - inside] >= fewest
+                    due, inside = due[kept], inside[kept]
+                    if len(due):
+                        oldest = of_ages.searchsorted(inside, "right") - 1
+                        log_p = np.minimum(0.0, -log_average[due - a - 1, oldest])
+                        replicate.note(due, setting.index["shiryaev_roberts", i, w], log_p)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """Of one feature, up to each pane: (panes + 1,), all 0 before the first.
+
+    n: finite values; score, square: sums of their normal scores and of the squares of these, in
+    multiples of 2**-20. n_reference: finite reference values; tails: kurtosis - 1 of their scores.
+    """
+
+    n: _INTS
+    score: _INTS
+    square: _INTS
+    n_reference: int
+    tails: float
+
+    def log_averages(self, ends: _INTS, of_ages: _INTS) -> _FLOATS:
+        """(ends, A) log of the averages of factors over onsets of up to each age; of no meaning where
+        that lies before the first pane."""
+        begins = np.maximum(ends[:, None] - of_ages, 0)
+        n = self.n[ends][:, None] - self.n[begins]
+        n = np.where(ends[:, None] < of_ages, n[-1], n)
+        mean, square = (
+            (t[ends][:, None] - t[begins]) / ONE / np.maximum(n, 1)
+            for t in (self.score, self.square)
+        )
+        if (n == n[-1]).all():
+            # Much of a factor depends on n alone.
+            n = n[-1:]
+        of_mean, of_spread = of_moments(n, mean, square, self.n_reference, self.tails)
+        return np.log(averages(of_mean + of_spread, of_ages))
+
+
+def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
+    found = drawn(replicate, feature, pane_events)
+    if found is None:
+        return None
+    reference, _, _, x = found
+    values, counts = np.unique(reference + 0.0, return_counts=True)
+    through = np.zeros(2 * len(values) + 1, np.int64)
+    through[1::2] = counts
+    scores = Scores.of(through.cumsum())
+    rank = values.searchsorted(x)
+    # Gap and value in turn.
+    cell = 2 * rank + (values[np.minimum(rank, len(values) - 1)] == x)
+    finite = np.isfinite(x)
+    own = scores.cells[np.where(finite, cell, 0)] * finite[:, :, None]
+    score, square = own.sum(axis=1).T
+    return _Sums(
+        _through(finite.sum(axis=1)),
+        _through(score),
+        _through(square),
+        len(reference),
+        tails(scores.fourth),
+    )
+
+
+def _through(by_pane: npt.ArrayLike) -> _INTS:
+    return np.concatenate([[0], np.cumsum(by_pane, dtype=np.int64)])
