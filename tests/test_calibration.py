@@ -332,7 +332,7 @@ def test_a_feature_that_never_varies_takes_nothing_from_the_others(
         assert found.levels[key] == level
     assert (found.estimate, found.rate) == (calibrated.estimate, calibrated.rate)
     own = {level for (name, *_), level in found.levels.items() if name in still}
-    assert own == {pytest.approx(found.rate)}
+    assert sorted(own) == pytest.approx([found.rate] * len(own))
     assert 1e-4 < found.rate < 0.2
     assert found.nominal == calibrated.nominal + len(still)
 
@@ -357,9 +357,9 @@ def test_where_nothing_varies_the_budget_is_shared_out_among_looks(ert_events: f
     assert (found.tail, found.replicates, found.nominal) == ("bound", 0, 2)
     assert found.estimate == ert_events
     assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
-    # One stray value is no alarm, eight are.
+    # One stray value is no alarm, twenty are.
     quiet = {"a": [1.5] * 299 + [2.0], "b": ["x"] * 300}
-    alive = {"a": [1.5] * 292 + [2.0] * 8, "b": ["x"] * 300}
+    alive = {"a": [1.5] * 280 + [2.0] * 20, "b": ["x"] * 300}
     assert first_alarm(found, columns, quiet, SMALL) is None
     assert first_alarm(found, columns, alive, SMALL) == 300
 
