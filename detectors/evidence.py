@@ -7,6 +7,7 @@ are closed forms.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -63,7 +64,11 @@ def tails(fourth_moment: float) -> float:
 
 
 def of_moments(
-    n: npt.NDArray[Any], mean: _FLOATS, square: _FLOATS, m: int, tails: float
+    n: npt.NDArray[Any],
+    mean: _FLOATS,
+    square: _FLOATS,
+    m: npt.NDArray[Any] | int,
+    tails: _FLOATS | float,
 ) -> tuple[_FLOATS, _FLOATS]:
     """Bayes factors of a moved mean and of a moved spread, each times its part of the prior.
 
@@ -96,44 +101,49 @@ class Shares:
     The share of each is taken for unknown, too: its count in n rows has a beta-binomial law, with the
     weight of the reference rows where nothing moved, and with that of 3 rows where it did.
 
-    own, other: (J, 2) parameters of the beta laws of a class and of the rest, where it moved and where
-    nothing did.
+    own, other: (2, J) parameters of the beta laws of a class and of the rest, where it moved and where
+    nothing did. none: (J,) the logarithm of the beta functions' ratio before any row came.
     """
 
     own: _FLOATS
     other: _FLOATS
+    none: _FLOATS
 
     @staticmethod
     def of(reference: npt.NDArray[Any]) -> Shares:
         """reference: (J,) its rows of each class; half a row is added to each (Jeffreys)."""
         own = np.asarray(reference, np.float64) + 0.5
         rows = own.sum()
-        share = own / rows
-        return Shares(
-            np.stack([_ROWS * share, own], axis=1),
-            np.stack([_ROWS * (1 - share), rows - own], axis=1),
-        )
+        weight = np.array([[_ROWS / rows], [1.0]])
+        own, other = weight * own, weight * (rows - own)
+        moved, same = special.betaln(own, other)
+        return Shares(own, other, moved - same)
+
+    @staticmethod
+    def joined(parts: Sequence[Shares]) -> Shares:
+        """Those of several features, end to end."""
+        own, other, none = zip(*((p.own, p.other, p.none) for p in parts), strict=True)
+        return Shares(*(np.concatenate(x, axis=-1) for x in (own, other, none)))
 
     def factors(self, count: npt.NDArray[Any], n: npt.NDArray[Any]) -> _FLOATS:
-        """(…, J) of counts (…, J) of each class in n (…) rows."""
-        n = np.asarray(n)[..., None]
+        """(A, J) of counts (A, J) of each class in n (A,) rows."""
+        rest = n[:, None] - count
         moved, same = (
-            special.betaln(self.own[:, k] + count, self.other[:, k] + n - count)
-            - special.betaln(self.own[:, k], self.other[:, k])
+            special.gammaln(self.own[k] + count)
+            + special.gammaln(self.other[k] + rest)
+            - special.gammaln(self.own[k] + self.other[k] + n[:, None])
             for k in (0, 1)
         )
-        return np.exp(np.minimum(moved - same, LARGEST))
+        return np.exp(np.minimum(moved - same - self.none, LARGEST))
 
     def tables(self, largest: int) -> tuple[_FLOATS, _FLOATS, _FLOATS]:
-        """u (J, N + 1), v (J, N + 1) and w (N + 1), with N = largest: the logarithm of `factors` is
-        u[j, count] + v[j, n - count] - w[n]; for many counts."""
+        """u (J, N + 1), v (J, N + 1) and w (N + 1), with N = largest: the logarithm of `factors` of one
+        feature is u[j, count] + v[j, n - count] - w[n]; for many counts."""
         upto = np.arange(largest + 1)
-        rows = self.own[0] + self.other[0]
 
         def of(moved: _FLOATS, same: _FLOATS) -> _FLOATS:
             a, b = (special.gammaln(x[..., None] + upto) for x in (moved, same))
             a -= b
             return a - a[..., :1]
 
-        own, other = (of(x[:, 0], x[:, 1]) for x in (self.own, self.other))
-        return own, other, of(rows[0], rows[1])
+        return of(*self.own), of(*self.other), of(*(self.own[:, 0] + self.other[:, 0]))

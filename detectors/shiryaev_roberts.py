@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +80,12 @@ class ShiryaevRoberts:
 
 
 def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list[Outcome]:
-    absent = window.absent()
     since = _Since.of(profile, window) if window.events else None
+    found: dict[int, _Weighed] = {}
+    if since is not None:
+        found = _numbers(profile, since, [i for i in features if i < profile.n_numeric])
+        found |= _categories(profile, since, [i for i in features if i >= profile.n_numeric])
+    absent = window.absent()
     outcomes: list[Outcome] = []
     for i in features:
         f = profile.counted[i]
@@ -88,17 +93,30 @@ def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list
             n = window.events - sum(absent[i])
             detail = finite_detail(f, absent[i], n)
             outcome = too_few(window, i, detail, 2)
-            if outcome is None and since is not None:
-                outcome = _of_numbers(f, i, profile, since, window.mean(i, n), detail)
+            whole = partial(_mean, f, window, i, n)
         else:
             observed = category_counts(profile, window, i)
             detail = category_detail(f, window, i, observed)
             outcome = too_few(window, i, detail, 1)
-            if outcome is None and since is not None:
-                outcome = _of_categories(f, i, profile, since, observed, detail)
-        assert outcome is not None
+            whole = partial(_largest_shift, f, observed)
+        if outcome is None:
+            weighed = found[i]
+            if weighed.average > 1:
+                detail["n_since"] = weighed.n
+            effect = weighed.effect() if weighed.average > 1 else whole()
+            statistic, p = math.log(weighed.average), min(1.0, 1.0 / weighed.average)
+            outcome = Outcome(i, statistic, p, effect, detail=detail)
         outcomes.append(outcome)
     return outcomes
+
+
+class _Weighed(NamedTuple):
+    """The evidence on one feature: its average over onsets; since the onset that weighs most, n values,
+    and the effect of what weighs most there."""
+
+    average: float
+    n: int
+    effect: Callable[[], Effect | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,81 +158,109 @@ class _Since:
             rest.reshape(len(of_ages), width).cumsum(axis=0),
         )
 
+    def weigh(self, factors: _FLOATS) -> tuple[list[float], list[int]]:
+        """Of factors (A, F) with each onset: their averages over onsets, and which onset weighs most."""
+        likeliest = (factors.T * np.diff(self.ages, prepend=0)).argmax(axis=1)
+        return averages(factors.T, self.ages)[:, -1].tolist(), likeliest.tolist()
 
-def _of_numbers(
-    f: NumericProfile,
-    index: int,
-    profile: Profile,
-    since: _Since,
-    mean_of_all: float | None,
-    detail: dict[str, object],
-) -> Outcome:
+
+def _numbers(profile: Profile, since: _Since, features: Sequence[int]) -> dict[int, _Weighed]:
+    if not features:
+        return {}
     layout = layout_of(profile)
-    absent = since.rest[:, layout.absent[index] - layout.first_rest].sum(axis=1)
-    n = since.events - absent
-    mean, square = (since.scores[:, index].T / ONE) / np.maximum(n, 1)
-    of_mean, of_spread = of_moments(n, mean, square, f.n, tails(scores_of(profile, index).fourth))
-    average, likeliest = _average(of_mean + of_spread, since)
-    effect = mean_effect(f, mean_of_all)
-    if average > 1:
-        detail["n_since"] = int(n[likeliest])
-        panes = since.panes[: since.ages[likeliest]]
-        moved = "mean" if of_mean[likeliest] >= of_spread[likeliest] else "spread"
-        effect = _effect(f, index, panes, int(n[likeliest]), moved)
-    return _outcome(index, average, effect, detail)
+    places = layout.absent[list(features)] - layout.first_rest
+    n = since.events[:, None] - since.rest[:, places].sum(axis=2)
+    moments = since.scores[:, list(features)] / ONE / np.maximum(n, 1)[:, :, None]
+    m = np.array([profile.numeric[i].n for i in features])
+    tail = np.array([tails(scores_of(profile, i).fourth) for i in features])
+    of_mean, of_spread = of_moments(n, moments[:, :, 0], moments[:, :, 1], m, tail)
+    average, likeliest = since.weigh(of_mean + of_spread)
+    found = {}
+    for j, (i, k) in enumerate(zip(features, likeliest, strict=True)):
+        own, panes = int(n[k, j]), since.panes[: since.ages[k]]
+        what = _moved_mean if of_mean[k, j] >= of_spread[k, j] else _moved_spread
+        found[i] = _Weighed(average[j], own, partial(what, profile.numeric[i], i, panes, own))
+    return found
 
 
-def _effect(
-    f: NumericProfile, index: int, panes: Sequence[Kept], n: int, moved: str
-) -> Effect | None:
-    """Of the values in some panes, in the feature's own unit."""
+def _categories(profile: Profile, since: _Since, features: Sequence[int]) -> dict[int, _Weighed]:
+    if not features:
+        return {}
+    layout = profile.cached(
+        ("moved shares", *features), lambda: _Classes.of(profile, tuple(features))
+    )
+    count = since.rest[:, layout.places]
+    factors = layout.shares.factors(count, since.events)
+    by_feature = np.add.reduceat(factors, layout.starts, axis=1) / layout.sizes
+    average, likeliest = since.weigh(by_feature)
+    found = {}
+    for j, (i, k) in enumerate(zip(features, likeliest, strict=True)):
+        own = slice(int(layout.starts[j]), int(layout.starts[j] + layout.sizes[j]))
+        most = int(factors[k, own].argmax())
+        f, n = profile.categorical[i - profile.n_numeric], int(since.events[k])
+        found[i] = _Weighed(average[j], n, partial(_moved_share, f, most, count[k, own]))
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Classes:
+    """The classes of several features end to end: their places among those of `_Since.rest`, and where
+    each feature's begin and how many they are."""
+
+    shares: Shares
+    places: _INTS
+    starts: _INTS
+    sizes: _INTS
+
+    @staticmethod
+    def of(profile: Profile, features: tuple[int, ...]) -> _Classes:
+        layout = layout_of(profile)
+        own = [profile.categorical[i - profile.n_numeric] for i in features]
+        sizes = np.array([f.n_cells for f in own])
+        cells = [np.arange(*profile.offsets[i : i + 2].tolist()) for i in features]
+        return _Classes(
+            Shares.joined([Shares.of(_reference(f)) for f in own]),
+            layout.position[np.concatenate(cells)].astype(np.int64) - layout.first_rest,
+            np.cumsum(sizes) - sizes,
+            sizes,
+        )
+
+
+def _reference(f: CategoricalProfile) -> _INTS:
+    return np.append(f.counts, [f.unseen, f.missing])
+
+
+def _mean(f: NumericProfile, window: Window, index: int, n: int) -> Effect | None:
+    return mean_effect(f, window.mean(index, n))
+
+
+def _moved_mean(f: NumericProfile, index: int, panes: Sequence[Kept], n: int) -> Effect | None:
+    total, _ = _sums(f, index, panes)
+    return mean_effect(f, in_units(f, total / n))
+
+
+def _moved_spread(f: NumericProfile, index: int, panes: Sequence[Kept], n: int) -> Effect | None:
+    return spread_effect(f, *_sums(f, index, panes), n)
+
+
+def _sums(f: NumericProfile, index: int, panes: Sequence[Kept]) -> tuple[float, float]:
     low = float(np.fmin.reduce([p.low[index] for p in panes]))
     high = float(np.fmax.reduce([p.high[index] for p in panes]))
-    sums = np.sum([p.sums[index] for p in panes], axis=0)
-    total, squares = sums_in_sd(f, sums, low, high)
-    if moved == "mean":
-        return mean_effect(f, in_units(f, total / n))
-    return spread_effect(f, total, squares, n)
+    return sums_in_sd(f, np.sum([p.sums[index] for p in panes], axis=0), low, high)
 
 
-def _of_categories(
-    f: CategoricalProfile,
-    index: int,
-    profile: Profile,
-    since: _Since,
-    of_all: _FLOATS,
-    detail: dict[str, object],
-) -> Outcome:
-    layout = layout_of(profile)
-    a, b = profile.offsets[index : index + 2].tolist()
-    count = since.rest[:, layout.position[a:b] - layout.first_rest]
-    reference = np.append(f.counts, [f.unseen, f.missing])
-    shares = profile.cached(("moved shares", index), lambda: Shares.of(reference))
-    factors = shares.factors(count, since.events)
-    average, likeliest = _average(factors.mean(axis=1), since)
-    before = reference / reference.sum()
-    now = of_all / of_all.sum()
-    most = int(np.abs(now - before).argmax())
-    if average > 1:
-        detail["n_since"] = n = int(since.events[likeliest])
-        most = int(factors[likeliest].argmax())
-        now = count[likeliest] / n
+def _largest_shift(f: CategoricalProfile, observed: _FLOATS) -> Effect:
+    reference = _reference(f)
+    most = int(np.abs(observed / observed.sum() - reference / reference.sum()).argmax())
+    return _moved_share(f, most, observed)
+
+
+def _moved_share(f: CategoricalProfile, most: int, observed: npt.NDArray[Any]) -> Effect:
+    reference = _reference(f)
     name = (*f.categories, "(unseen)", "(missing)")[most]
-    shift = float(now[most] - before[most])
-    effect = Effect("share_shift", shift, "share", float(before[most]), float(now[most]), name)
-    return _outcome(index, average, effect, detail)
-
-
-def _average(factors: _FLOATS, since: _Since) -> tuple[float, int]:
-    """The average over onsets, and which of them weighs most."""
-    likeliest = int((factors * np.diff(since.ages, prepend=0)).argmax())
-    return float(averages(factors, since.ages)[-1]), likeliest
-
-
-def _outcome(
-    index: int, average: float, effect: Effect | None, detail: dict[str, object]
-) -> Outcome:
-    return Outcome(index, math.log(average), min(1.0, 1.0 / average), effect, detail=detail)
+    before = float(reference[most] / reference.sum())
+    now = float(observed[most] / observed.sum())
+    return Effect("share_shift", now - before, "share", before, now, name)
 
 
 def _scores(profile: Profile, pane: Kept) -> _INTS:

@@ -20,6 +20,7 @@ DETECTORS: Final[Mapping[str, str]] = {
     "wasserstein": "Wasserstein",
     "fisher": "Fisher",
     "cusum": "CUSUM",
+    "shiryaev_roberts": "Shiryaev–Roberts",
 }
 
 NAMED: Final = 2  # other features that a sentence names

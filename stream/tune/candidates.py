@@ -9,6 +9,7 @@ from itertools import product
 from typing import Final, TypeVar
 
 from ...detectors.base import detectors
+from ...detectors.shiryaev_roberts import ShiryaevRoberts
 from ...detectors.windows import WindowSpec
 from ...schemas.errors import DriftlineError
 from ...schemas.units import (
@@ -268,11 +269,14 @@ def _default_windows(model: ModelConfig) -> list[tuple[WindowSpec, ...]]:
 
 
 def _default_detectors(model: ModelConfig) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """The configured detectors together, and each detector of numbers there is, alone."""
+    """The configured detectors together, these and the one that suits most changes, and each detector
+    of numbers there is, alone."""
     own = model.detectors_for("numeric")
     categorical = model.detectors_for("categorical")
+    early = ShiryaevRoberts.name
+    both = tuple(tuple(dict.fromkeys((*names, early))) for names in (own, categorical))
     alone = [name for name, d in sorted(detectors().items()) if "numeric" in d.kinds]
-    return [(own, categorical), *(((name,), categorical) for name in alone)]
+    return [(own, categorical), (both[0], both[1]), *(((name,), categorical) for name in alone)]
 
 
 def _default_levels(model: ModelConfig) -> list[Level]:
