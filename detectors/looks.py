@@ -70,7 +70,7 @@ class Setting:
     """The monitor that is simulated.
 
     n_reference: rows of each replicate's reference. index: (detector, feature, window) → number of
-    the test.
+    the test. grain: of how many live events each simulated one takes the place.
     """
 
     profile: Profile
@@ -81,6 +81,7 @@ class Setting:
     pane_events: int
     pane_ms: int
     min_events: int
+    grain: int
 
 
 class Found:

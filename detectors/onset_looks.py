@@ -3,6 +3,7 @@ and what has been since an onset of some age is the same for windows of all size
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class OnsetLooks:
                 continue
             for a in range(0, n_panes, step):
                 ends = np.arange(a + 1, min(a + step, n_panes) + 1)
-                log_average = sums.log_averages(ends, of_ages)
+                log_average = sums.log_averages(ends, of_ages, setting.grain)
                 for w, looks in enumerate(setting.looks):
                     due = looks.due(a, int(ends[-1]))
                     inside = np.minimum(looks.panes, due)
@@ -62,9 +63,13 @@ class _Sums:
     n_reference: int
     tails: float
 
-    def log_averages(self, ends: _INTS, of_ages: _INTS) -> _FLOATS:
+    def log_averages(self, ends: _INTS, of_ages: _INTS, grain: int) -> _FLOATS:
         """(ends, A) log of the averages of factors over onsets of up to each age; of no meaning where
-        that lies before the first pane."""
+        that lies before the first pane.
+
+        Factors know how many values there are. So where one stands for `grain`, there are as many
+        times more, and their moments lie closer to the reference's by the root of it.
+        """
         begins = np.maximum(ends[:, None] - of_ages, 0)
         n = self.n[ends][:, None] - self.n[begins]
         n = np.where(ends[:, None] < of_ages, n[-1], n)
@@ -75,7 +80,11 @@ class _Sums:
         if (n == n[-1]).all():
             # Much of a factor depends on n alone.
             n = n[-1:]
-        of_mean, of_spread = of_moments(n, mean, square, self.n_reference, self.tails)
+        root = math.sqrt(grain)
+        mean, square = mean / root, 1 + (square - 1) / root
+        of_mean, of_spread = of_moments(
+            n * grain, mean, square, self.n_reference * grain, self.tails
+        )
         return np.log(averages(of_mean + of_spread, of_ages))
 
 

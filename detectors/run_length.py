@@ -106,6 +106,7 @@ class Simulator:
             self.pane_events,
             pane_ms,
             self.min_events,
+            grain,
         )
         slack = COARSE_SLACK if rare else SLACK
         ks = of.get(KolmogorovSmirnov, [])

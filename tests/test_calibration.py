@@ -144,17 +144,25 @@ def test_a_budget_that_many_references_miss_at_once_is_refused(
         levels_for(reference, 12_000, most_replicates=200)
 
 
-def test_a_coarser_grain_finds_the_same_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_a_coarser_grain_finds_the_same_levels(
+    monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
     """Busy streams are simulated with fewer events, and rows, in the same proportion."""
-    columns = normals(6_000, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    columns = normals(6_000, rng)
+    if early:
+        del columns["y"]
+        columns["c"] = rng.choice(list("abcd"), 6_000, p=[0.4, 0.3, 0.2, 0.1]).tolist()
     profile, _ = fit(columns)
+    plan = plan_of(profile)
+    if early:
+        plan = [(detectors()["shiryaev_roberts"], [0, 1])]
     windows = (parse_window("2000 events"),)
 
     def levels(work: float) -> Calibration:
         monkeypatch.setattr("driftline.detectors.calibration._WORK", work)
-        return calibrate(
-            profile, columns, plan_of(profile), windows, pane_events=1000, ert_events=20_000
-        )
+        return calibrate(profile, columns, plan, windows, pane_events=1000, ert_events=20_000)
 
     fine, coarse = levels(1e10), levels(1.6e8)
     assert (fine.grain, coarse.grain) == (1, 4)
