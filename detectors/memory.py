@@ -57,19 +57,27 @@ class Memory:
     noise: float
 
     @staticmethod
-    def of(features: Sequence[Sequence[Series]], n: int) -> Memory:
-        """Args: features: per feature the series, each (n,) in order of time, that may remember."""
+    def of(features: Sequence[Sequence[Series]], n: int, *, fewest_blocks: int = 1) -> Memory:
+        """Args:
+        features: per feature the series, each (n,) in order of time, that may remember.
+        fewest_blocks: so many blocks at least, each shorter than 6 correlation times if need be.
+        """
         period = find_period([s for own in features for s in own])
         if period:
             features = [[without_cycle(s, period) for s in own] for own in features]
         found = [[Autocorrelation.of(s) for s in own] for own in features]
         time = max((a.time for own in found for a in own), default=1.0)
-        block = 1 if time <= 1.0 else min(math.ceil(BLOCKS_PER_TIME * time), n)
+        block = min(_whole_block(time), max(1, n // fewest_blocks))
         near = float(int(period / HOURS))
         choice = n if not period else n / period * min(period, 2 * near + block)
         kept = np.array([min((a.kept(block) for a in own), default=1.0) for own in found])
         noise = 0.0 if block == 1 else 4 / 3 * block / n
         return Memory(time, block, period, near, kept - block / choice, noise)
+
+    @property
+    def whole_block(self) -> int:
+        """What `block` is where there are rows enough."""
+        return _whole_block(self.time)
 
     def stretch(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """(features,) what the log of a p-value is multiplied by in one replicate.
@@ -83,6 +91,10 @@ class Memory:
             return 1.0 / self.kept
         degrees = 2 / self.noise
         return degrees / rng.chisquare(degrees, len(self.kept)) / self.kept
+
+
+def _whole_block(time: float) -> int:
+    return 1 if time <= 1.0 else math.ceil(BLOCKS_PER_TIME * time)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
