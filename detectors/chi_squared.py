@@ -12,11 +12,13 @@ from scipy import special
 from .base import Effect, Outcome
 from .hypergeometric import fisher
 from .layout import layout_of
-from .profile import ABSENT, UNSEEN, CategoricalProfile, Kind, Profile
+from .profile import ABSENT, CATEGORICAL_EXTRA, UNSEEN, CategoricalProfile, Kind, Profile
 from .windows import Window
 
 # A class expected fewer times than this in either sample makes the limit law unsafe (Cochran 1954).
 FEWEST_EXPECTED = 5.0
+# Shares that moved equally far, but for rounding.
+_EQUAL = 1e-12
 
 
 class ChiSquared:
@@ -32,7 +34,9 @@ class ChiSquared:
     only if the table with its rare classes pooled says so too (`detail.pooled`); statistic and
     p-value stay those of the whole table. A pool that is still rare is tested against the other
     classes by Fisher's exact test, with one row fewer, so that many rows of a new category are
-    drift and one never is. Where every class is rare they are pooled in groups.
+    drift and one never is. Where every class is rare they are pooled in groups. A feature of one
+    category, as one that is constant in the reference has, has no degree of freedom until another
+    value comes, and p = 1.
 
     Source: Pearson (1900); Cochran (1954) for rare classes; Hosack et al. (2003) for the row fewer.
 
@@ -108,6 +112,7 @@ class _Layout:
         moved = np.abs(
             observed / self._spread(n_safe) - self.reference / self._spread(self.n_reference)
         )
+        settle(moved, self.ends)
         return [
             self._outcome(
                 k,
@@ -190,6 +195,17 @@ class _Layout:
         before, now = float(reference / self.n_reference[k]), float(observed[most] / n)
         effect = Effect("share_shift", now - before, "share", before, now, names[most])
         return Outcome(index, float(statistic), float(p), effect, None, confirmed, detail)
+
+
+def settle(moved: npt.NDArray[np.float64], ends: npt.NDArray[np.int64]) -> None:
+    """Let ties between classes that moved equally far fall to missing values, which say most, and
+    not to unseen ones, which say least: where all else was one value, that value is named.
+
+    moved: changed in place; how far each class of several features moved. ends: where each
+    feature's classes, `unseen` and `missing` the last, end.
+    """
+    moved[ends - CATEGORICAL_EXTRA + UNSEEN] -= _EQUAL
+    moved[ends - CATEGORICAL_EXTRA + ABSENT] += _EQUAL
 
 
 def _terms(

@@ -8,7 +8,7 @@ from typing import ClassVar
 from .base import Effect, Outcome
 from .cells import too_few
 from .hypergeometric import fisher
-from .profile import CategoricalProfile, Kind, Profile
+from .profile import UNSEEN, CategoricalProfile, Kind, Profile
 from .shares import category_counts, category_detail
 from .windows import Window
 
@@ -20,7 +20,8 @@ class Fisher:
     `scipy.stats.fisher_exact`, two-sided. Choose it instead of `chi_squared` where one of the two
     is rare (fraud, an error flag) or windows are small: exact whatever the counts, and so
     conservative. Missing values and what is neither true nor false are left out and counted in
-    `detail`; `missing_rate` and `new_category` test them. The statistic is the difference of the
+    `detail`; `missing_rate` and `new_category` test them. Where the reference knows only one of the
+    two, all else that comes counts as the other. The statistic is the difference of the
     shares of true. Cost: more than `chi_squared` for counts it has not met before.
 
     Source: Fisher (1922), Irwin (1935).
@@ -53,6 +54,9 @@ def _test(profile: Profile, window: Window, index: int) -> Outcome:
     detail = category_detail(f, window, index, observed)
     known = dict(zip(f.categories, observed.tolist(), strict=False))
     before = dict(zip(f.categories, f.counts.tolist(), strict=True))
+    if len(f.categories) == 1:
+        other = "false" if "true" in known else "true"
+        known[other], before[other] = observed[len(f.categories) + UNSEEN], f.unseen
     m, n = sum(before.values()), int(sum(known.values()))
     detail |= {"n_reference": m, "n_test": n}
     none = too_few(window, index, detail, 1, "true or false")

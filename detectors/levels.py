@@ -35,8 +35,11 @@ class Calibration:
         and the events that each stands for at most. grain: events for which a simulated one stands.
     rows, correlation_time, block, period: of the reference, in rows; 1, 1 and 0 where rows are
         independent and know no cycle.
-    nominal: tests too rarely seen small to be fitted; their p-value was taken as it is.
-    tail: how run lengths beyond the horizon were estimated: `survivors` or `log-linear`.
+    nominal: tests too rarely seen small to be fitted, and those of features that never vary in the
+        reference; their p-value was taken as it is.
+    tail: how run lengths beyond the horizon were estimated: `survivors` or `log-linear`; `bound`
+        where nothing varies in the reference, so that nothing was simulated: then `estimate` is
+        what the levels sum up to, and the run time at least that.
     caveats: why the levels are an attempt and no promise, a sentence each; none where they keep it.
     """
 

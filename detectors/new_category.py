@@ -24,7 +24,8 @@ class NewCategory:
     Some features always bring new values: names, long tails. How often is told by the reference
     itself: the values that it has once would each have been new, had that row come last. So k new ones
     among n values are compared with the reference's s singletons among m by Fisher's exact test,
-    one-sided; with no singletons that is k of n against 0 of m. A new value that comes again and
+    one-sided; with no singletons, as where the reference has one value only, that is k of n
+    against 0 of m. A new value that comes again and
     again counts each time, as it should; for long tails and windows as large as the reference this
     makes p-values too small. Missing values are left out. The statistic is the share of new values.
     Cost: less than `chi_squared`.
@@ -67,4 +68,6 @@ def _test(profile: Profile, window: Window, index: int) -> Outcome:
     new = int(observed[len(f.categories) + UNSEEN])
     p = more_often(m, singletons, n, new)
     effect = Effect("share_shift", new / n, "share", 0.0, new / n, "(unseen)")
+    if f.only is not None:
+        effect = Effect("share_shift", -new / n, "share", 1.0, 1 - new / n, f.only)
     return Outcome(index, new / n, p, effect, detail=detail)

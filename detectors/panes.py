@@ -27,7 +27,6 @@ from .profile import (
     Column,
     Profile,
     Scalar,
-    category_name,
     split_numbers,
 )
 from .vectors import PRESENT, WITHOUT, VectorColumn, VectorRows, picked
@@ -72,16 +71,22 @@ class Columns:
         numeric = np.empty((profile.n_numeric, n), np.float64)
         nan = np.zeros((profile.n_numeric, n), np.bool_)
         for i, f in enumerate(profile.numeric):
-            try:
-                numeric[i], missing = split_numbers(columns[f.name])
-            except TypeError as error:
-                raise TypeError(f"feature {f.name!r} is numeric, but {error}") from None
+            numeric[i], missing = _numbers(f.name, columns[f.name])
             nan[i] = np.isnan(numeric[i]) & ~missing
-        categorical = tuple(_as_list(columns[f.name]) for f in profile.categorical)
+        categorical = tuple(_as_list(f, columns[f.name]) for f in profile.categorical)
         return Columns(n, numeric, categorical, nan if nan.any() else None)
 
 
-def _as_list(column: Column) -> Sequence[Scalar]:
+def _numbers(name: str, column: Column) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    try:
+        return split_numbers(column)
+    except TypeError as error:
+        raise TypeError(f"feature {name!r} is numeric, but {error}") from None
+
+
+def _as_list(f: CategoricalProfile, column: Column) -> Sequence[Scalar]:
+    if f.constant is not None:
+        column = _numbers(f.name, column)[0]
     return column.tolist() if isinstance(column, np.ndarray) else column
 
 
@@ -210,6 +215,9 @@ def _lookup(f: CategoricalProfile) -> dict[Any, int]:
         table |= {
             flag: table[name] for flag, name in ((True, "true"), (False, "false")) if name in table
         }
+    elif f.constant is not None:
+        # Its events hold floats only, so 0 and 1 are no booleans.
+        table[f.constant] = table[f.name_of(f.constant)]
     else:
         # Not 0 and 1: to a dict they are the keys False and True, which are other categories.
         numbers = [c for c in f.categories if c.isdecimal() and c == str(int(c)) and int(c) > 1]
@@ -231,9 +239,7 @@ def _categorical(
     code = np.fromiter(map(table.get, column, repeat(-1)), np.int64, len(column))
     strangers: dict[int, Counter[str]] = {}
     for row in np.flatnonzero(code < 0).tolist():
-        name = category_name(column[row])
-        if name is not None and f.kind == "boolean":
-            name = BOOLEAN_NAMES.get(name, name)
+        name = f.name_of(column[row])
         known = n + ABSENT if name is None else table.get(name, -1)
         if known < 0 and name is not None:
             strangers.setdefault(int(pane_of[row]), Counter())[name] += 1

@@ -15,6 +15,9 @@ has *cells*, the places an event's value can fall into; a pane is nothing but co
 
         category 0 … C-1, then one cell for every category the reference never saw, then missing
 
+    numeric, but one value in all reference rows: categorical, with that value's text as the only
+        category, since all there is to see is whether another one comes
+
     text, vector or group: 2 cells
 
         events with a vector, events without; the vectors themselves go beside the counts (vectors)
@@ -127,6 +130,7 @@ class CategoricalProfile:
 
     categories: (C,) names, sorted; counts: (C,) int64; missing: rows without a value; unseen: rows of
     other categories, in a reference that was made of panes (`earlier`).
+    constant: the one finite value of a numeric feature that has no other; None for all else.
     """
 
     name: str
@@ -135,6 +139,7 @@ class CategoricalProfile:
     counts: npt.NDArray[np.int64]
     missing: int
     unseen: int = 0
+    constant: float | None = None
 
     @property
     def n(self) -> int:
@@ -142,11 +147,29 @@ class CategoricalProfile:
         return int(self.counts.sum()) + self.unseen + self.missing
 
     @property
+    def only(self) -> str | None:
+        """The category of all rows that have one; None where there are several."""
+        return self.categories[0] if len(self.categories) == 1 and not self.unseen else None
+
+    def name_of(self, value: Scalar) -> str | None:
+        """The category that a value stands for in this feature, None where it stands for none."""
+        if self.constant is not None and isinstance(value, int | np.integer):
+            value = _float(value)  # Beyond 2**53 a whole number and its float differ in text.
+        name = category_name(value)
+        return BOOLEAN_NAMES.get(name, name) if self.kind == "boolean" and name else name
+
+    @property
     def n_cells(self) -> int:
         return len(self.categories) + CATEGORICAL_EXTRA
 
 
 FeatureProfile = NumericProfile | CategoricalProfile | VectorProfile
+
+
+def column_kind(f: FeatureProfile) -> Kind:
+    """The kind that a feature's values are read as: numeric, too, where it is constant in the
+    reference and so tested as a category."""
+    return "numeric" if isinstance(f, CategoricalProfile) and f.constant is not None else f.kind
 
 
 class Profile:
@@ -225,14 +248,15 @@ class Profile:
                 meta.append(own)
             else:
                 arrays[f"{i}.counts"] = f.counts
-                meta.append(
-                    {
-                        "name": f.name,
-                        "kind": f.kind,
-                        "categories": list(f.categories),
-                        "missing": f.missing,
-                    }
-                )
+                own = {
+                    "name": f.name,
+                    "kind": f.kind,
+                    "categories": list(f.categories),
+                    "missing": f.missing,
+                }
+                if f.constant is not None:
+                    own["constant"] = f.constant
+                meta.append(own)
         return {"format": FORMAT, "n_rows": self.n_rows, "features": meta}, arrays
 
     @staticmethod
@@ -388,7 +412,8 @@ def fit(
         columns: name → values of all reference rows, equally long; None (and, in an array of
             floats, NaN) is a missing value.
         kinds: name → kind of the features to keep. None keeps every column whose kind can be told
-            and which can be monitored, and says of the others why not.
+            and which can be monitored, and says of the others why not. A column of one value is
+            kept, a numeric one as a category (`CategoricalProfile.constant`).
         slots: reduce a numeric feature with more distinct values than this to so many quantiles;
             None keeps all of them, which is exact.
         max_categories: the most categories a feature may have.
@@ -434,14 +459,14 @@ def fit(
     if problems:
         raise ProfileError(
             "the reference cannot serve these features:\n  " + "\n  ".join(problems) + "\n"
-            "Remove them from `features`, correct their kind, or fit on rows that vary."
+            "Remove them from `features`, correct their kind, or fit on rows that have values."
         )
     if not features and not vectors:
         said = "; ".join(f"{entry.name!r}: {entry.reason}" for entry in left_out)
         raise ProfileError(
             f"no column of the reference ({n_rows} rows) can be monitored"
             + (f" ({said})" if said else "")
-            + f"; at least {MIN_REFERENCE} rows with a feature that varies are needed"
+            + f"; at least {MIN_REFERENCE} rows with a value of a feature are needed"
         )
     return Profile([*features, *vectors], n_rows), tuple(left_out)
 
@@ -472,14 +497,21 @@ def split_numbers(
         elif isinstance(v, (bool, np.bool_)) or not isinstance(v, (int, float, np.number)):
             raise TypeError(f"row {i} holds {type(v).__name__} {str(v)[:40]!r}, not a number")
         else:
-            try:
-                values[i] = v
-            except OverflowError:
-                values[i] = math.inf if v > 0 else -math.inf
+            values[i] = _float(v)
     return values, missing
 
 
-def _fit_numeric(name: str, column: Column, slots: int | None) -> NumericProfile:
+def _float(value: Any) -> float:
+    """A number as a float, infinite where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _fit_numeric(
+    name: str, column: Column, slots: int | None
+) -> NumericProfile | CategoricalProfile:
     try:
         values, missing = split_numbers(column)
     except TypeError as error:
@@ -492,7 +524,7 @@ def _fit_numeric(name: str, column: Column, slots: int | None) -> NumericProfile
     # -0.0 and 0.0 are one value to every comparison, so they must be one slot.
     distinct = np.unique(finite + 0.0)
     if len(distinct) == 1:
-        raise _Unusable(f"constant ({float(distinct[0])!r} in all {len(finite)} values)")
+        return _fit_constant(name, values)
     if slots is not None and len(distinct) > slots:
         picks = np.linspace(0, len(finite) - 1, slots).round().astype(np.int64)
         distinct = np.unique(finite[picks] + 0.0)
@@ -516,6 +548,20 @@ def _fit_numeric(name: str, column: Column, slots: int | None) -> NumericProfile
         mean=mean,
         sd=sd,
         resolution=resolution,
+    )
+
+
+def _fit_constant(name: str, values: npt.NDArray[np.float64]) -> CategoricalProfile:
+    """A numeric column of one finite value. Infinite ones are categories beside it."""
+    counts = Counter(n for v in values.tolist() if (n := category_name(v)) is not None)
+    categories = tuple(sorted(counts))
+    return CategoricalProfile(
+        name=name,
+        kind="categorical",
+        categories=categories,
+        counts=np.array([counts[c] for c in categories], np.int64),
+        missing=len(values) - sum(counts.values()),
+        constant=float(values[np.isfinite(values)][0] + 0.0),
     )
 
 
@@ -551,8 +597,6 @@ def _fit_categorical(
         raise _Unusable(f"all of its {len(names)} values are missing")
     if n < MIN_REFERENCE:
         raise _Unusable(f"only {n} values; at least {MIN_REFERENCE} are needed")
-    if len(counts) == 1:
-        raise _Unusable(f"constant ({next(iter(counts))!r} in all {n} values)")
     if len(counts) > max_categories:
         raise _Unusable(
             f"{len(counts)} categories; at most max_categories = {max_categories} are tested "

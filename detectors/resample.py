@@ -10,14 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .memory import Memory
-from .profile import (
-    BOOLEAN_NAMES,
-    CategoricalProfile,
-    Column,
-    Profile,
-    category_name,
-    split_numbers,
-)
+from .profile import CategoricalProfile, Column, Profile, split_numbers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,9 +90,7 @@ class CategoricalRows:
     @staticmethod
     def of(profile: CategoricalProfile, column: Column) -> CategoricalRows:
         raw: Sequence[Any] = column.tolist() if isinstance(column, np.ndarray) else column
-        names = [category_name(v) for v in raw]
-        if profile.kind == "boolean":
-            names = [None if v is None else BOOLEAN_NAMES.get(v, v) for v in names]
+        names = [profile.name_of(v) for v in raw]
         categories = tuple(sorted({v for v in names if v is not None}))
         place: dict[str | None, int] = {c: i for i, c in enumerate(categories)}
         place[None] = len(categories)
@@ -139,6 +130,14 @@ class Rows:
         series += [[(f.code == c).astype(np.float64) for c in _common(f.code)] for f in categorical]
         memory = Memory.of(series, n, fewest_blocks=fewest_blocks)
         return Rows(n, numeric, categorical, memory)
+
+    @property
+    def silent(self) -> frozenset[int]:
+        """Features that are one and the same in all rows: no draw differs from another, and no test
+        of theirs has anything to say."""
+        first = len(self.numeric)
+        same = (bool((f.code == f.code[:1]).all()) for f in self.categorical)
+        return frozenset(first + j for j, is_same in enumerate(same) if is_same)
 
     @property
     def n_effective(self) -> int:

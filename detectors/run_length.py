@@ -75,9 +75,12 @@ class Simulator:
         ]
         self.index = {(t.detector.name, t.feature, t.window): i for i, t in enumerate(self.tests)}
         fast = () if live else _QUICK
+        # A feature that is one and the same in all rows has nothing to simulate: each p-value is 1.
+        silent = rows.silent
+        plan = [(d, own) for d, f in plan if (own := [i for i in f if i not in silent])]
         self.slow = [(d, f) for d, f in plan if type(d) not in fast]
         of = {type(d): list(f) for d, f in plan if type(d) in fast}
-        # A feature of which no row is without a value has nothing to simulate.
+        # Nor has one of which no row is without a value.
         rate = of.get(MissingRate, [])
         n_numeric = profile.n_numeric
         self.rate = [i for i in rate if i < n_numeric and np.isnan(rows.numeric[i].rank).any()]
@@ -131,7 +134,8 @@ class Simulator:
         reference, stream = replicate.draw.columns()
         kinds: dict[str, Kind] = {f.name: f.kind for f in self.profile.features}
         profile, _ = fit(reference, kinds, max_categories=self.n_reference, required=False)
-        names = {name: i for i, name in enumerate(profile.names)}
+        # A number that is constant in this draw is a category there.
+        names = {f.name: i for i, f in enumerate(profile.features) if f.kind == kinds[f.name]}
         plan = [
             (d, [(i, names[n]) for i in f if (n := self.profile.features[i].name) in names])
             for d, f in self.slow

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .base import Effect, Outcome
 from .cells import cells_of, finite_detail, too_few
-from .chi_squared import pool_rare
+from .chi_squared import pool_rare, settle
 from .layout import layout_of
 from .profile import ABSENT, UNSEEN, CategoricalProfile, NumericProfile, Profile
 from .windows import Window
@@ -102,7 +102,8 @@ def outcomes(
                 classes, observed = _categories(profile, i, f), category_counts(profile, window, i)
                 detail = category_detail(f, window, i, observed)
             none = too_few(window, i, detail, 1)
-            row.append(none or _outcome(i, classes, observed, detail, measure))
+            numeric_one = i < profile.n_numeric
+            row.append(none or _outcome(i, classes, observed, detail, measure, numeric_one))
         rows.append(row)
     return rows
 
@@ -148,10 +149,14 @@ def _outcome(
     observed: npt.NDArray[np.float64],
     detail: dict[str, Any],
     measure: Measure,
+    numeric: bool,
 ) -> Outcome:
     reference = classes.reference
     before, now = reference / reference.sum(), observed / observed.sum()
-    most = int(np.abs(now - before).argmax())
+    moved = np.abs(now - before)
+    if not numeric:
+        settle(moved, np.array([len(moved)]))
+    most = int(moved.argmax())
     shift = float(now[most] - before[most])
     effect = Effect(
         "share_shift", shift, "share", float(before[most]), float(now[most]), classes.names[most]

@@ -298,7 +298,7 @@ class Verdict(BaseModel):
     """Whether the test found a change. Never true when `status` is `insufficient`."""
     status: Literal["ok", "insufficient"]
     """`ok`: the test was made. `insufficient`: it could not be, for the reason in `detail.reason`:
-    too few events, a constant reference, all values missing."""
+    too few events, a window that is not full, all values missing."""
     effect: Effect | None
     """Size of the change in the feature's own terms; null where no such size is defined."""
     since: Timestamp | None

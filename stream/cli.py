@@ -128,7 +128,8 @@ def fit(
     json: JsonOption = False,
 ) -> None:
     """Make the reference profile from reference events, and find the levels that keep the budget."""
-    from .fit import collect
+    from ..detectors.profile import column_kind
+    from .fit import collect, constants
     from .profiles import save, unused
     from .sources import file_rows, topic_range
 
@@ -168,7 +169,8 @@ def fit(
                 "refused": rows.refused,
                 "reasons": rows.reasons,
                 "other_models": rows.others,
-                "features": {f.name: f.kind for f in whole.features},
+                "features": {f.name: column_kind(f) for f in whole.features},
+                "constant": constants(reference),
                 "segments": [dict(s) for s, _ in fitted.reference.units.values() if s],
                 "left_out": [
                     {"unit": unit, "column": entry.name, "reason": entry.reason}
@@ -258,6 +260,15 @@ def _show_fit(result: dict[str, Any]) -> None:
         out.print(f"  {kind:<12} {', '.join(names)}", markup=False, highlight=False)
     if result["segments"]:
         out.print(f"  segments     {len(result['segments'])}")
+    for entry in result["constant"]:
+        rows = f"all {entry['rows']:,} reference rows"
+        rows += f" that have a value ({entry['missing']:,} have none)" if entry["missing"] else ""
+        out.print(
+            f"  constant     {entry['column']} of {entry['unit']} is {entry['value']} in {rows}: "
+            "watched for any other value",
+            markup=False,
+            highlight=False,
+        )
     for entry in result["left_out"]:
         out.print(
             f"  left out     {entry['column']} of {entry['unit']}: {entry['reason']}",

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..detectors.profile import Kind, LeftOut, Profile, category_name, fit, infer_kind
+from ..detectors.profile import (
+    Kind,
+    LeftOut,
+    Profile,
+    category_name,
+    column_kind,
+    fit,
+    infer_kind,
+)
 from ..schemas.errors import DriftlineError, EventError, ProfileError
 from ..schemas.verdict import unit_key
 from .config.document import ModelConfig
@@ -193,7 +201,7 @@ def fit_rows(
     notes = [(whole_key, entry) for entry in left_out]
     notes += [(whole_key, entry) for entry in unusable]
     units: dict[str, tuple[Mapping[str, str], Profile]] = {whole_key: ({}, whole)}
-    kept: dict[str, Kind] = {f.name: f.kind for f in whole.counted}
+    kept: dict[str, Kind] = {f.name: column_kind(f) for f in whole.counted}
     for values, at in sorted(by_segment.items()):
         segment = dict(zip(model.segment_by, values, strict=True))
         key = unit_key(model.name, segment)
@@ -213,6 +221,27 @@ def fit_rows(
         notes += [(key, entry) for entry in missing]
         units[key] = (segment, profile)
     return Fitted(Reference(model.name, units, dict(source)), notes)
+
+
+def constants(reference: Reference) -> list[dict[str, Any]]:
+    """What has one value in the reference and is watched for any other, as `driftline fit` says it:
+    unit, column, value, and the number of rows that have it and of those that have none.
+
+    A segment's is left out where the whole model has the same.
+    """
+    everywhere = {f.name: f.only for f in reference.whole.categorical}
+    return [
+        {
+            "unit": key,
+            "column": f.name,
+            "value": f.only,
+            "rows": int(f.counts.sum()),
+            "missing": f.missing,
+        }
+        for key, (segment, profile) in reference.units.items()
+        for f in profile.categorical
+        if f.only is not None and not (segment and everywhere.get(f.name) == f.only)
+    ]
 
 
 def _kinds(rows: Rows) -> tuple[dict[str, Kind], list[LeftOut]]:
@@ -247,7 +276,7 @@ def _kinds(rows: Rows) -> tuple[dict[str, Kind], list[LeftOut]]:
             left_out.append(LeftOut(name, reason))
             continue
         if wanted == "auto":
-            # Inferred, so a constant one is left out rather than refused.
+            # Inferred, so one that cannot serve is left out rather than refused.
             try:
                 fit({name: column}, {name: kind}, max_categories=model.max_categories)
             except ProfileError as error:

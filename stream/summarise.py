@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..detectors.panes import Columns, summarize
-from ..detectors.profile import Kind, Profile, category_name
+from ..detectors.profile import Kind, Profile, category_name, column_kind
 from ..detectors.vectors import VectorProfile, picked
 from ..schemas.deadletter import Reason
 from ..schemas.errors import ConfigError, EventError
@@ -370,7 +370,7 @@ def _read(profile: Profile) -> Iterator[tuple[str, Kind]]:
             for member in f.spec.members:
                 yield member, "numeric"
         else:
-            yield f.name, f.kind
+            yield f.name, column_kind(f)
 
 
 def _model(config: ModelConfig, reference: Reference) -> _Model:

@@ -23,6 +23,7 @@ DETECTORS: Final[Mapping[str, str]] = {
 }
 
 NAMED: Final = 2  # other features that a sentence names
+NO_VALUE: Final = ("(unseen)", "(missing)")  # classes of a table that are no category
 
 
 def number(value: float | None) -> str:
@@ -91,8 +92,9 @@ def window(verdict: Mapping[str, Any]) -> str:
 
 def effect(verdict: Mapping[str, Any]) -> str:
     """The change, without its subject: `rose by 1.93 reference standard deviations (39.2 → 71.5)`,
-    `rose from 0% to 40%`, `: share of carrier EV went from 10% to 22%`, `: spread rose by 0.5 reference
-    standard deviations (2 → 3)`, `moved away by 0.4 reference standard deviations (3.2)`."""
+    `rose from 0% to 40%`, `: share of carrier EV went from 10% to 22%`, `was 3 in all reference rows;
+    12% differ`, `: spread rose by 0.5 reference standard deviations (2 → 3)`, `moved away by 0.4
+    reference standard deviations (3.2)`."""
     found = verdict["effect"]
     if found is None:
         return "drifted from its reference"
@@ -101,6 +103,9 @@ def effect(verdict: Mapping[str, Any]) -> str:
         shares = f"from {percent(before)} to {percent(after)}"
         if verdict["detector"] == "missing_rate":
             return f"{_verb(before, after)} {shares}"
+        if before == 1 and found["category"] not in NO_VALUE:
+            differ = None if after is None else 1 - after
+            return f"was {found['category']} in all reference rows; {percent(differ)} differ"
         return f": share of {verdict['feature']} {found['category']} went {shares}"
     if found["kind"] == "similarity_shift":
         verb = _verb(before, after)

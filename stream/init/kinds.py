@@ -63,11 +63,16 @@ def feature_kind(name: str, values: Sequence[Any]) -> tuple[str | None, str]:
     if len(types) > 1:
         return None, "numbers, texts and booleans are mixed"
     distinct = len(set(values))
-    if distinct == 1:
-        return None, "the same value in every event of the sample, so there is nothing to test"
     if types == {bool}:
-        return "boolean", ""
-    return _numeric(name, values, distinct) if types == {float} else _text(name, values, distinct)
+        kind, remark = "boolean", ""
+    elif types == {float}:
+        kind, remark = _numeric(name, values, distinct)
+    else:
+        kind, remark = _text(name, values, distinct)
+    if kind is not None and distinct == 1:
+        same = "the same value in every event of the sample: watched for any other"
+        remark = f"{remark}; {same}" if remark else same
+    return kind, remark
 
 
 def _list(values: Sequence[Any]) -> tuple[str | None, str]:

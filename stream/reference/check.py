@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ...detectors.base import plan_of
 from ...detectors.looking import tests_of
-from ...detectors.profile import Profile
+from ...detectors.profile import Profile, column_kind
 from ...schemas.errors import ProfileError
 from ...schemas.units import format_duration, iso_ms
 from .. import profiles
@@ -80,12 +80,16 @@ def check_alike(old: Profile, new: Profile, place: str) -> None:
     Raises:
         ProfileError: they have not; says which.
     """
-    before = {f.name: f.kind for f in old.features}
-    after = {f.name: f.kind for f in new.features}
+    before = {f.name: column_kind(f) for f in old.features}
+    after = {f.name: column_kind(f) for f in new.features}
     if before != after:
         gone = sorted(before.keys() - after.keys())
         come = sorted(after.keys() - before.keys())
-        changed = sorted(n for n in before.keys() & after.keys() if before[n] != after[n])
+        changed = sorted(
+            f"{n} ({after[n]}, not {before[n]})"
+            for n in before.keys() & after.keys()
+            if before[n] != after[n]
+        )
         said = [
             f"{what} {', '.join(names)}"
             for what, names in (
@@ -97,8 +101,8 @@ def check_alike(old: Profile, new: Profile, place: str) -> None:
         ]
         raise ProfileError(
             f"the reference at {place!r} {' and '.join(said)}, compared with the one in force; one "
-            "that takes over has the same features: name them in `features` when fitting, or fit "
-            "to a new place and name that in `reference`"
+            "that takes over has the same features: name them with their kinds in `features` when "
+            "fitting, or fit to a new place and name that in `reference`"
         )
     for a, b in zip(old.vectors, new.vectors, strict=True):
         if a.encoder != b.encoder or a.dimension_in != b.dimension_in:
