@@ -137,6 +137,7 @@ def calibrate(
             seed=seed,
             grain=grain,
             rare=wanted < _RARE,
+            certain=_too_few_blocks(rows),
         )
 
     simulator = simulator_of(1)
@@ -154,7 +155,7 @@ def calibrate(
         size = _size(simulator, ert_events / pane_events, most_replicates)
     ert_events = _check_rarity(terms, simulator, size, ert_events, pane_events)
     wanted = rare()
-    fewest = _ABOUT_TAIL if terms.caveats and rows.memory.block > 1 else FEWEST_TAIL
+    fewest = _ABOUT_TAIL if _too_few_blocks(rows) else FEWEST_TAIL
     done = 0.0
     for _ in range(3):
         screen = _screen(simulator, size, wanted)
@@ -262,6 +263,11 @@ class _Terms:
         self.caveats.append(f"{problem}: {caveat}")
 
 
+def _too_few_blocks(rows: Rows) -> bool:
+    memory = rows.memory
+    return memory.block > 1 and rows.n < FEWEST_BLOCKS * min(memory.whole_block, rows.n)
+
+
 def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> None:
     supported = EVENTS_PER_ROW * rows.n_effective
     if not ert_events > 2 * filled:
@@ -277,7 +283,7 @@ def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> No
         terms.object(few, "fit on more rows", "what features have in common is hardly known")
     memory = rows.memory
     whole = min(memory.whole_block, rows.n)
-    if memory.block > 1 and rows.n < FEWEST_BLOCKS * whole:
+    if _too_few_blocks(rows):
         terms.object(
             f"{rows.n:,} rows whose values follow each other over some {memory.time:,.0f} rows make "
             f"{rows.n // whole} blocks of {whole:,}, and {FEWEST_BLOCKS} are needed to "

@@ -39,8 +39,6 @@ Table = dict[str, list[Any]]
 Array = npt.NDArray[Any]
 PANE_MS: Final = 60_000
 NULLS: Final = 20
-# What the monitor looks with by default, and the set of the other cases.
-SETS: Final = {"driftline": DEFAULT_DETECTORS, "driftline with mean_shift": ours.DETECTORS}
 PEERS: Final = {
     "river PageHinkley": "river",
     "frouros CUSUM": "frouros",
@@ -137,13 +135,11 @@ def fitted(stream: Stream, table: Table) -> tuple[Any, Table]:
     return profile, {f.name: reference[f.name] for f in profile.features}
 
 
-def calibrated(
-    stream: Stream, profile: Any, reference: Table, variant: str, *, about: bool
-) -> Calibration:
+def calibrated(stream: Stream, profile: Any, reference: Table, *, about: bool) -> Calibration:
     return calibrate(
         profile,
         reference,
-        plan_of(profile, SETS[variant].__getitem__),
+        plan_of(profile, DEFAULT_DETECTORS.__getitem__),
         [parse_window(w) for w in stream.windows],
         pane_events=ours.PANE,
         ert_events=stream.ert,
@@ -159,11 +155,11 @@ def _min_events(stream: Stream) -> int:
 
 
 def our_alarms(
-    stream: Stream, profile: Any, rest: Table, variant: str, levels: Calibration
+    stream: Stream, profile: Any, rest: Table, levels: Calibration
 ) -> list[tuple[int, str]]:
     """(event, feature · detector · window) of each alarm; all windows begin anew after it."""
     n = len(next(iter(rest.values())))
-    plan = plan_of(profile, SETS[variant].__getitem__)
+    plan = plan_of(profile, DEFAULT_DETECTORS.__getitem__)
     columns = {f.name: rest[f.name] for f in profile.features}
     panes = summarize(profile, Columns.of(profile, columns), np.arange(n) // ours.PANE * PANE_MS)
     windows = [parse_window(w) for w in stream.windows]
@@ -292,26 +288,19 @@ def measure(name: str, folder: Path, cache: Path) -> dict[str, Any]:
     profile, reference = fitted(stream, table)
     left_out = [n for n in (*stream.numeric, *stream.categorical) if n not in reference]
     found: dict[str, Any] = {"left_out": left_out, "changes": list(stream.changes), "detectors": {}}
-    blocks = 1
-    for variant in SETS:
-        label, levels = variant, None
-        try:
-            levels = calibrated(stream, profile, reference, variant, about=False)
-        except ProfileError as error:
-            found.setdefault("refused", str(error))
-        if levels is None:
-            label, blocks = f"{variant}, about", ABOUT_BLOCKS
-            try:
-                levels = calibrated(stream, profile, reference, variant, about=True)
-            except ProfileError as error:
-                found["detectors"][label] = {"refused": str(error)}
-                continue
-        alarms = our_alarms(stream, profile, part(table, stream.reference[1]), variant, levels)
-        found["detectors"][label] = judged(stream, [a for a, _ in alarms]) | {
-            "estimate": [levels.estimate, levels.low, levels.high, levels.tail],
-            "caveats": list(levels.caveats),
-            "alarms": alarms[:200],
-        }
+    label, blocks = "driftline", 1
+    try:
+        levels = calibrated(stream, profile, reference, about=False)
+    except ProfileError as error:
+        found["refused"] = str(error)
+        label, blocks = "driftline, about", ABOUT_BLOCKS
+        levels = calibrated(stream, profile, reference, about=True)
+    alarms = our_alarms(stream, profile, part(table, stream.reference[1]), levels)
+    found["detectors"][label] = judged(stream, [a for a, _ in alarms]) | {
+        "estimate": [levels.estimate, levels.low, levels.high, levels.tail],
+        "caveats": list(levels.caveats),
+        "alarms": alarms[:200],
+    }
     for peer, answer in peer_alarms(stream, table, blocks, list(PEERS), cache).items():
         if "alarms" in answer:
             answer |= judged(stream, answer["alarms"])
@@ -323,6 +312,7 @@ def table_of(name: str, found: Mapping[str, Any]) -> str:
     changes = found["changes"]
     lines = [
         f"{name}:\n",
+        *([f"Refused: {found['refused']}\n"] if "refused" in found else []),
         "| detector | false alarms (budget) | " + " | ".join(w for _, w in changes) + " |",
         "| --- | --- |" + " --- |" * len(changes),
     ]
