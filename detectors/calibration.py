@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,8 @@ _PER_CLASS: Final = 20
 _FEWEST_DRAWN: Final = 1_000
 # A log p below this stands for any: the smallest p-value that a float tells from 0 is about e^-708.
 _LOWEST: Final = -600.0
+# The smallest level there is.
+_SMALLEST: Final = 5e-324
 # Work that one calibration may cost, in counts looked at; about 1e9 a second.
 _WORK: Final = 2.8e10
 
@@ -158,7 +160,7 @@ def calibrate(
     fewest = _ABOUT_TAIL if _too_few_blocks(rows) else FEWEST_TAIL
     done = 0.0
     for _ in range(3):
-        screen = _screen(simulator, size, wanted)
+        screen = _screen(terms, simulator, size, wanted)
         seen = []
         for r in range(size.replicates):
             seen.append(simulator.run(r, size.n_panes, screen))
@@ -180,7 +182,9 @@ def calibrate(
     _check_steady(terms, simulator, solved, ert_events)
     rate = math.exp(solved.log_rate)
     levels = {
-        (profile.features[t.feature].name, t.detector.name, windows[t.window].label): level
+        (profile.features[t.feature].name, t.detector.name, windows[t.window].label): max(
+            level, _SMALLEST if terms.caveats else 0.0
+        )
         for t, level in zip(simulator.tests, scales.levels(rate), strict=True)
     }
     return Calibration(
@@ -260,7 +264,8 @@ class _Terms:
                 f"{problem}: {remedy}; or write `about` before the budget, which sets levels for it "
                 "without the promise"
             )
-        self.caveats.append(f"{problem}: {caveat}")
+        if (said := f"{problem}: {caveat}") not in self.caveats:
+            self.caveats.append(said)
 
 
 def _too_few_blocks(rows: Rows) -> bool:
@@ -390,8 +395,11 @@ def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     return _Size(n_panes, replicates, wanted)
 
 
-def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.float64]:
-    """(tests,) log p that about the share `wanted` of full looks falls below, from a pilot."""
+def _screen(
+    terms: _Terms, simulator: Simulator, size: _Size, wanted: float
+) -> npt.NDArray[np.float64]:
+    """(tests,) log p that about the share `wanted` of full looks falls below, from a pilot; of a test
+    that is to have no part, minus infinity."""
     n_panes = min(size.n_panes, max(w.panes for w in simulator.looks) + 400)
     everything = np.zeros(len(simulator.tests))
     found: list[Seen] = [
@@ -406,7 +414,9 @@ def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.
         if len(own):
             start = np.quantile(own, max(wanted, _RARE), method="higher")
             if start < _LOWEST:
-                _refuse_no_level(simulator, probe)
+                _check_level(terms, simulator, probe)
+                screen[t] = -math.inf
+                continue
             depth = (start - own[own <= start]).mean()
             beyond = math.log(min(1.0, wanted / _RARE))
             screen[t] = start + beyond * min(10.0, max(1.0, float(depth)))
@@ -414,14 +424,16 @@ def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.
     return np.minimum(screen, math.log(0.9))
 
 
-def _refuse_no_level(simulator: Simulator, probe: Probe) -> NoReturn:
+def _check_level(terms: _Terms, simulator: Simulator, probe: Probe) -> None:
     looks = simulator.looks[probe.window]
     period = simulator.rows.memory.period
     remedy = "leave the feature out, or use shorter windows"
     if period:
         remedy = f"use windows of whole cycles (of {period:,.0f} events), or leave the feature out"
-    raise ProfileError(
+    terms.object(
         f"{simulator.profile.features[probe.feature].name!r} differs so much between windows of "
         f"{looks.spec.label!r} that the p-values of {probe.detector.name} cannot be told from 0, and "
-        f"no level can keep them quiet: {remedy}"
+        "no level can keep them quiet",
+        remedy,
+        "it alarms only where the p-value is 0 to a computer, and the budget leaves it out",
     )

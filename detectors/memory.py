@@ -89,8 +89,8 @@ class Memory:
         """(features,) share of the variance between a window's mean and the reference's that draws
         have: near 1 for windows that are short beside a block, `kept` for long ones.
 
-        Rows drawn from one set lack the variance of that set's own mean: all of it in a window, a
-        share of block / n in a reference.
+        Rows drawn from one set lack the variance of that set's own mean, whole blocks divided by how
+        many they are.
         """
         n, block = self.n, self.block
         if block == 1:
@@ -99,7 +99,7 @@ class Memory:
         def share(a: Autocorrelation) -> float:
             of_reference = a.variance(n)
             drawn = a.variance(window, block) + a.variance(n, block)
-            lost = of_reference * (1 + block / n)
+            lost = of_reference * (min(1.0, block / window) + block / n)
             return max(_LEAST_KEPT, (drawn - lost) / (a.variance(window) + of_reference))
 
         return np.array([min((share(a) for a in own), default=1.0) for own in self.found])

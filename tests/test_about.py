@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from driftline.detectors import calibration, detectors, fit
 from driftline.detectors.calibration import ABOUT_BLOCKS, FEWEST_BLOCKS, calibrate
 from driftline.detectors.levels import Calibration
-from driftline.detectors.memory import Memory
+from driftline.detectors.memory import Autocorrelation, Memory
+from driftline.detectors.resample import Rows
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import FalseAlarms, parse_false_alarms, parse_window
 from driftline.stream import profiles
@@ -34,7 +35,7 @@ reference: ./reference
 pane: 1m
 windows: [200 events]
 features: {load: numeric}
-detectors: {numeric: [ks]}
+detectors: {numeric: [mean_shift]}
 false_alarms: about 1 per 1000 events
 """
 
@@ -60,7 +61,7 @@ def levels_of(x: Any, ert_events: float, *, about: bool, window: str = "300 even
     return calibrate(
         profile,
         columns,
-        [(detectors()["ks"], [0])],
+        [(detectors()["mean_shift"], [0])],
         [parse_window(window)],
         pane_events=100,
         ert_events=ert_events,
@@ -108,6 +109,32 @@ def test_few_blocks_are_made_shorter_and_what_that_loses_is_told() -> None:
     assert short.noise == pytest.approx(4 / 3 / ABOUT_BLOCKS)
 
 
+@pytest.mark.parametrize("window", [20, 60, 240])
+def test_what_blocks_lose_of_a_window_is_what_drawing_them_shows(window: int) -> None:
+    """Windows and references drawn from 400 series of 600 rows, in blocks of 60, against the
+    variance that a window and a reference of their own would have."""
+    keep, n, block, n_series = 0.9, 600, 60, 400
+    rng = np.random.default_rng(11)
+    x = np.zeros((n_series, n))
+    x[:, 0] = rng.normal(size=n_series) / np.sqrt(1 - keep**2)
+    for i in range(1, n):
+        x[:, i] = keep * x[:, i - 1] + rng.normal(size=n_series)
+    rho = keep ** np.arange(1, n, dtype=float)
+    memory = Memory(19.0, block, 0.0, 0.0, np.ones(1), 0.1, ((Autocorrelation(rho),),), n)
+    column = {"x": np.arange(n, dtype=float)}
+    rows = replace(Rows.of(fit(column)[0], column), memory=memory)
+    drawn = []
+    for series in x:
+        means = [
+            series[rows.draw(n, rng)].mean() - series[rows.draw(window, rng)].mean()
+            for _ in range(8)
+        ]
+        drawn.append(np.mean(np.square(means)))
+    truth = Autocorrelation(rho)
+    true = (truth.variance(window) + truth.variance(n)) / (1 - keep**2)
+    assert memory.kept_of(window)[0] == pytest.approx(np.mean(drawn) / true, abs=0.06)
+
+
 @pytest.mark.parametrize(
     ("x", "ert_events", "problem", "means"),
     [
@@ -115,7 +142,7 @@ def test_few_blocks_are_made_shorter_and_what_that_loses_is_told() -> None:
             walk(3000),
             1_000,
             f"and {FEWEST_BLOCKS} are needed",
-            "blocks of 150, and where it is a tr",
+            "blocks of 300, and where it is a tr",
         ),
         (walk(3000, 0.9), 20_000, "carry the information of", "their levels are a guess"),
         (
@@ -139,7 +166,10 @@ def test_what_the_reference_cannot_support_is_a_caveat(
     assert found.ert_events == ert_events
 
 
-def test_a_budget_too_rare_to_simulate_gets_the_rarest_that_is_not() -> None:
+def test_a_budget_too_rare_to_simulate_gets_the_rarest_that_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "_WORK", 3e7)
     x = walk(1500, 0.0)
     with pytest.raises(ProfileError, match=r"too rare to simulate.*or write `about`"):
         levels_of(x, 9e8, about=False)
