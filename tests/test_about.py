@@ -24,7 +24,7 @@ from driftline.stream.cli import _show_fit, app  # pyright: ignore[reportPrivate
 from driftline.stream.config.document import load
 from driftline.stream.reference.check import references
 from driftline.stream.report import words
-from driftline.stream.tune.candidates import parse_level
+from driftline.stream.tune.candidates import grid, parse_level
 
 START_MS = 1_700_000_000_000
 CONFIG = """
@@ -257,3 +257,11 @@ def test_fit_says_it_and_so_do_the_reference_and_the_report(
         ProfileError, match="calibrated for `false_alarms: about 1 per 1000 events`"
     ):
         references(load(path))
+
+
+def test_tune_varies_a_budget_and_keeps_the_word(tmp_path: Path) -> None:
+    path = tmp_path / "driftline.yaml"
+    path.write_text(CONFIG)
+    tried = grid(load(path).models["grid"])
+    labels = {c.level.label for c in tried.candidates}
+    assert labels == {f"about 1 per {n} events" for n in (250, 1000, 4000)}
