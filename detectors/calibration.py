@@ -379,7 +379,7 @@ class _Size:
 
 def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     """How long and how often to simulate, from what it will cost; no clock, so repeatable."""
-    n_features = len(simulator.profile.features)
+    n_features = len(simulator.profile.features) - len(simulator.rows.silent)
     per_pane = 12 * n_features * simulator.pane_events + sum(
         5 * n_features * simulator.numeric.bins // stride for stride in simulator.numeric.stride
     )

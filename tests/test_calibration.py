@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from driftline.detectors import Columns, Detector, Profile, WindowBank, detectors, fit, summarize
@@ -322,6 +321,72 @@ def looks_alike(made: Sequence[Simulator], n_panes: int, level: float = 0.1) -> 
     return compared
 
 
+def test_a_feature_that_never_varies_takes_nothing_from_the_others(
+    reference: dict[str, Any], calibrated: Calibration
+) -> None:
+    """Many of them, too: the others' levels and run time stay, and theirs is the rate of all."""
+    n = len(reference["x"])
+    still = {f"still {i}": [float(i)] * n for i in range(20)} | {"off": [False] * n}
+    found = levels_for(reference | still)
+    for key, level in calibrated.levels.items():
+        assert found.levels[key] == level
+    assert (found.estimate, found.rate) == (calibrated.estimate, calibrated.rate)
+    own = {level for (name, *_), level in found.levels.items() if name in still}
+    assert sorted(own) == pytest.approx([found.rate] * len(own))
+    assert 1e-4 < found.rate < 0.2
+    assert found.nominal == calibrated.nominal + len(still)
+
+
+def test_a_feature_of_one_value_with_gaps_is_simulated() -> None:
+    """Whether the value is there varies, and is all that does."""
+    rng = np.random.default_rng(6)
+    columns = {"f": np.where(rng.random(1500) < 0.1, np.nan, 5.0)}
+    found = levels_for(columns, most_replicates=60)
+    assert found.tail == "survivors"
+    assert found.nominal == 0
+    [level] = found.levels.values()
+    assert 1e-4 < level < 0.2
+
+
+@pytest.mark.parametrize("ert_events", [1500, 50_000])
+def test_where_nothing_varies_the_budget_is_shared_out_among_looks(ert_events: float) -> None:
+    columns = {"a": [1.5] * 400, "b": ["x"] * 400}
+    found = levels_for(columns, ert_events)
+    looks = ert_events / PANE
+    assert set(found.levels.values()) == {1 / (2 * looks)}
+    assert (found.tail, found.replicates, found.nominal) == ("bound", 0, 2)
+    assert found.estimate == ert_events
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
+    # One stray value is no alarm, twenty are.
+    quiet = {"a": [1.5] * 299 + [2.0], "b": ["x"] * 300}
+    alive = {"a": [1.5] * 280 + [2.0] * 20, "b": ["x"] * 300}
+    assert first_alarm(found, columns, quiet, SMALL) is None
+    assert first_alarm(found, columns, alive, SMALL) == 300
+
+
+def test_numbers_that_are_constant_in_a_draw_are_not_looked_at_in_it() -> None:
+    """A rare value is missing from some draws of the reference; there its numbers are a category,
+    which a test of numbers cannot take."""
+    rng = np.random.default_rng(8)
+    columns = {"rare": (np.arange(400) == 7).astype(float), "x": rng.normal(size=400)}
+    profile, _ = fit(columns)
+    known = detectors()
+    made = Simulator(
+        profile,
+        Rows.of(profile, columns),
+        [(known["wasserstein"], [0, 1]), (known["psi"], [0, 1])],
+        SMALL,
+        pane_events=PANE,
+        pane_ms=60_000,
+        min_events=30,
+        seed=1,
+    )
+    tests = [set(made.run(r, 6, np.zeros(4)).test.tolist()) for r in range(12)]
+    with_rare = [t for t in tests if 0 in t]
+    assert 0 < len(with_rare) < 12
+    assert all({1, 3} & t for t in tests)
+
+
 def test_the_expected_run_time_counts_what_outlives_the_horizon() -> None:
     rng = np.random.default_rng(10)
     times = rng.exponential(1000.0, size=(4000, 1))
@@ -333,7 +398,7 @@ def test_the_expected_run_time_counts_what_outlives_the_horizon() -> None:
 def first_alarm(
     calibration: Calibration,
     reference: dict[str, Any],
-    stream: dict[str, npt.NDArray[Any]],
+    stream: dict[str, Any],
     windows: Sequence[Any],
 ) -> int | None:
     profile, _ = fit(reference)

@@ -18,11 +18,12 @@ import pyarrow.parquet
 import pytest
 from stream_helpers import BASE, config_of, python_json
 
+from driftline.detectors.profile import column_kind
 from driftline.schemas.errors import ConfigError, DriftlineError, ProfileError
 from driftline.stream import profiles
 from driftline.stream.config.document import ModelConfig
 from driftline.stream.decode import Decoder, Wanted
-from driftline.stream.fit import Fitted, collect, fit_rows
+from driftline.stream.fit import Fitted, collect, constants, fit_rows
 from driftline.stream.reference.check import references
 from driftline.stream.sources import BATCH, file_batches, file_rows
 
@@ -193,11 +194,11 @@ def test_auto_keeps_what_can_be_monitored_and_says_why_not() -> None:
         late=[None] * 45 + [float(i) for i in range(15)], weird=[math.nan, math.inf] * 30,
     ))  # fmt: skip
     kept = {f.name: f.kind for f in fitted.reference.whole.features}
-    assert kept == {"x": "numeric", "flag": "boolean", "c": "categorical"}
+    assert kept == {"x": "numeric", "flag": "boolean", "c": "categorical", "same": "categorical"}
     reasons = {entry.name: entry.reason for _, entry in fitted.left_out}
     assert {unit for unit, _ in fitted.left_out} == {"fraud"}
     for name, reason in {
-        "same": "constant (5.0 in all 60 values)", "none": "every value is missing",
+        "none": "every value is missing",
         "ident": "an identifier or free text", "mixed": "mixed types (int, str)",
         "lists": "lists or objects", "late": "only 15 finite values; at least 20",
         "weird": "missing or not finite",
@@ -207,10 +208,8 @@ def test_auto_keeps_what_can_be_monitored_and_says_why_not() -> None:
 
 
 @pytest.mark.parametrize(("column", "kind", "says"), [
-    ([5] * 60, "numeric", "constant (5.0 in all 60 values)"),
     ([None] * 60, "numeric", "all of its 60 values are missing or not finite"),
     ([None] * 60, "categorical", "all of its 60 values are missing"),
-    (["a"] * 60, "categorical", "constant ('a' in all 60 values)"),
     ([*range(19), *[None] * 41], "numeric", "only 19 finite values; at least 20 are needed"),
     ([*range(17), "many", *range(42)], "numeric", "row 17 holds str 'many', not a number"),
     ([*range(17), True, *range(42)], "numeric", "row 17 holds bool 'True', not a number"),
@@ -235,7 +234,7 @@ def test_no_rows_and_why() -> None:
         ([b"{broken", b"[1]"], "2 messages were refused, the first: the value is not JSON"),
         ([{"model": "churn"}] * 3, "3 events are of other models than 'fraud'"),
         ([{"features": {}}] * 30, "have no feature that can be monitored"),
-        ([{"features": {"x": 5}}] * 30, "constant (5.0 in all 30 values)"),
+        ([{"features": {"x": None}}] * 30, "every value is missing"),
     ):
         with pytest.raises(ProfileError) as caught:
             fit_of(events)
@@ -315,14 +314,39 @@ def test_segments_have_profiles_of_their_own() -> None:
 
 
 def test_a_feature_that_a_segment_lacks_is_left_out_there_only() -> None:
-    events = [{"features": {"x": i, "y": i if i % 2 else 7}, "version": i % 2} for i in range(100)]
+    events = [
+        {"features": {"x": i, "y": i if i % 2 else None}, "version": i % 2} for i in range(100)
+    ]
     fitted = fit_of(events, segment_by=["version"], features={"x": "numeric", "y": "numeric"})
     assert {k: p.names for k, (_, p) in fitted.reference.units.items()} == {
         "fraud": ("x", "y"), "fraud|version=0": ("x",), "fraud|version=1": ("x", "y"),
     }  # fmt: skip
     [(unit, entry)] = fitted.left_out
     assert (unit, entry.name) == ("fraud|version=0", "y")
-    assert "constant" in entry.reason
+    assert "missing" in entry.reason
+
+
+def test_what_has_one_value_is_kept_and_said() -> None:
+    """Everywhere, or in a segment; named in the configuration, or found."""
+    events = [
+        {"features": {"x": i, "y": i if i % 2 else 7, "z": 2.5 if i > 9 else None, "c": "a"},
+         "version": i % 2}
+        for i in range(100)
+    ]  # fmt: skip
+    named: dict[str, Any] = {"x": "numeric", "y": "numeric", "z": "numeric", "c": "categorical"}
+    for features in (named, "auto"):
+        fitted = fit_of(events, segment_by=["version"], features=features)
+        assert fitted.left_out == []
+        found = {(e["unit"], e["column"], e["value"]): e for e in constants(fitted.reference)}
+        assert set(found) == {
+            ("fraud", "z", "2.5"), ("fraud", "c", "a"), ("fraud|version=0", "y", "7"),
+        }  # fmt: skip
+        z = found["fraud", "z", "2.5"]
+        assert (z["rows"], z["missing"]) == (90, 10)
+        assert {column_kind(f) for f in fitted.reference.whole.counted} == {
+            "numeric",
+            "categorical",
+        }
 
 
 @pytest.mark.parametrize(("values", "configured", "kind"), [
@@ -330,7 +354,7 @@ def test_a_feature_that_a_segment_lacks_is_left_out_there_only() -> None:
     ([0.0, 1.0] * 30, "auto", "categorical"), ([i / 7 for i in range(60)], "auto", "numeric"),
     (list(range(60)), "auto", "numeric"), ([True, False] * 30, "auto", "boolean"),
     ([0, 1] * 30, "numeric", "numeric"), (list(range(60)), "categorical", "categorical"),
-    ([3] * 60, "auto", None), ([None] * 60, "auto", None), (["a", "b"] * 30, "off", None),
+    ([3] * 60, "auto", "categorical"), ([None] * 60, "auto", None), (["a", "b"] * 30, "off", None),
     ([[0.1, 0.9]] * 60, "auto", None),
 ])  # fmt: skip
 def test_the_kind_of_the_prediction(values: list[Any], configured: str, kind: str | None) -> None:

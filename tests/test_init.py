@@ -159,7 +159,7 @@ def test_a_topic_that_never_heard_of_driftline(
         "note": None,
         "customer_id": None,
         "country": "categorical",
-        "currency": None,
+        "currency": "categorical",
         "coupon": None,
         "vector": "vector",
     }
@@ -587,6 +587,9 @@ def letters(n: int) -> str:
         ("store_id", [1, 2, 3] * 40, "categorical"),
         ("amount", [letters(i % 7) for i in range(100)], "categorical"),
         ("cents", random.Random(1).sample(range(10**6), 100), "numeric"),
+        ("constant", [3, 3], "numeric"),
+        ("off", [False, False], "boolean"),
+        ("region", ["eu"] * 200, "categorical"),
         # left out
         ("store_id", list(range(101)) * 40, None),  # too many to be categories
         ("customer_id", random.Random(1).sample(range(10**6), 100), None),
@@ -603,7 +606,6 @@ def letters(n: int) -> str:
         ("mixed", [1, "a"], None),
         ("mixed", [True, 0.5], None),
         ("object", [{"a": 1}, 2], None),
-        ("constant", [3, 3], None),
         ("empty", [], None),
     ],
 )
@@ -611,6 +613,16 @@ def test_kinds(name: str, values: list[Any], kind: str | None) -> None:
     found, reason = feature_kind(name, values)
     assert found == kind
     assert kind is not None or reason
+
+
+def test_a_field_of_one_value_is_proposed_and_said() -> None:
+    assert feature_kind("factor", [0.5] * 9) == (
+        "numeric", "the same value in every event of the sample: watched for any other",
+    )  # fmt: skip
+    _, remark = feature_kind("store_id", [7] * 9)
+    assert remark.startswith("a number that names something; the same value in every event")
+    # What moves on by itself is left out, however short the sample.
+    assert feature_kind("updated_at", [NOW] * 9)[0] is None
 
 
 @pytest.mark.parametrize(

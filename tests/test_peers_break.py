@@ -24,6 +24,7 @@ from driftline.detectors import (
     fit,
     summarize,
 )
+from driftline.detectors.profile import column_kind
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import TimeWindow
 
@@ -275,26 +276,104 @@ def test_codes_written_as_text_are_the_same_categories() -> None:
     assert p_of("chi_squared", "categorical", reference, ["1", "2", "3", "4"] * 20) < 1e-6
 
 
-# Elsewhere: constant against constant has p = 1.5e-8, or divides by zero.
+# Elsewhere: constant against constant has p = 1.5e-8, or divides by zero, and a constant that comes
+# alive is not looked at.
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "shown"),
-    [("numeric", 3, "3.0"), ("numeric", -0.0, "0.0"), ("categorical", "a", "'a'"),
-     ("boolean", True, "'true'")],
-)  # fmt: skip
-def test_constant_reference_is_refused(kind: Kind, value: Any, shown: str) -> None:
-    with pytest.raises(ProfileError) as caught:
-        fit({"f": [value] * 60}, {"f": kind})
-    assert f"feature 'f': constant ({shown} in all 60 values)" in str(caught.value)
-    # Where the choice of features is free, it is left out, and said so.
-    _, left_out = fit({"f": [value] * 60, "g": [1, 2] * 30})
-    assert [(c.name, c.reason) for c in left_out] == [("f", f"constant ({shown} in all 60 values)")]
+CONSTANTS: list[tuple[Kind, Any, Any]] = [
+    ("numeric", 3, "3"), ("numeric", -0.0, "0"), ("numeric", 1.0, "1"), ("numeric", 0.25, "0.25"),
+    ("numeric", 2**60, "1.152921504606847e+18"), ("categorical", "a", "a"), ("boolean", True, "true"),
+    ("boolean", False, "false"),
+]  # fmt: skip
+
+
+def others_than(value: Any, n: int) -> list[Any]:
+    if isinstance(value, bool):
+        return [not value] * n
+    return [f"other {i % 3}" for i in range(n)] if isinstance(value, str) else [value + 1000.0] * n
+
+
+def detectors_of(profile: Profile) -> list[str]:
+    kind = profile.features[0].kind
+    return [name for name, d in sorted(detectors().items()) if kind in d.kinds]
+
+
+@pytest.mark.parametrize(("kind", "value", "shown"), CONSTANTS)
+def test_constant_reference_is_watched_for_any_other_value(
+    kind: Kind, value: Any, shown: str
+) -> None:
+    reference = [value] * 400
+    profile, left_out = fit({"f": reference}, {"f": kind})
+    assert left_out == ()
+    [f] = profile.categorical
+    assert (f.only, f.counts.tolist(), f.missing) == (shown, [400], 0)
+    assert column_kind(f) == kind
+    inferred, _ = fit({"f": reference, "g": [1, 2] * 200})
+    assert next(f for f in inferred.categorical if f.name == "f").only == shown
+    assert Profile.from_parts(*profile.to_parts()).id == profile.id
+    names = detectors_of(profile)
+    assert {"chi_squared", "new_category", "psi", "jensen_shannon", "missing_rate"} <= {*names}
+    assert ("fisher" in names) == (kind == "boolean")
+    for name in names:
+        quiet = outcome_of(name, kind, reference, [value] * 100)
+        assert (quiet.deciding_p, quiet.statistic, quiet.reason) == (1.0, 0.0, None), name
+        one = outcome_of(name, kind, reference, [value] * 99 + others_than(value, 1))
+        assert one.deciding_p is not None
+        assert one.deciding_p > 0.1, name
+    for name in {"chi_squared", "new_category", "fisher"} & {*names}:
+        some = outcome_of(name, kind, reference, [value] * 88 + others_than(value, 12))
+        assert some.deciding_p is not None
+        assert some.deciding_p < 1e-5, name
+        assert some.effect is not None
+        if name != "fisher":
+            assert some.effect.category == shown
+            assert (some.effect.reference, some.effect.window) == (1.0, 0.88)
+    for name in {*names} - {"missing_rate"}:
+        alive = outcome_of(name, kind, reference, others_than(value, 100))
+        assert alive.deciding_p is not None
+        assert alive.deciding_p < 1e-20, name
+
+
+def test_chi_squared_of_a_constant_is_scipys() -> None:
+    outcome = outcome_of("chi_squared", "numeric", [5] * 400, [5] * 250 + [6, 7] * 30 + [None] * 40)
+    table = [[400, 0, 0], [250, 60, 40]]
+    expected = stats.chi2_contingency(table, correction=False)
+    assert outcome.statistic == pytest.approx(expected.statistic, rel=1e-12)
+    assert outcome.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    assert outcome.detail["unseen_sample"] == {"6": 30, "7": 30}
+    assert outcome.detail["missing"] == 40
+    # All that differ, as one share.
+    assert outcome.effect is not None
+    assert (outcome.effect.category, outcome.effect.window) == ("5", pytest.approx(250 / 350))
+
+
+def test_missing_values_beside_a_constant_are_a_class_of_their_own() -> None:
+    column = [5.0, 5.0, math.nan, None] * 25 + [math.inf] * 5
+    profile, _ = fit({"f": column}, {"f": "numeric"})
+    [f] = profile.categorical
+    assert (f.categories, f.counts.tolist(), f.missing, f.constant) == (
+        ("5", "inf"),
+        [50, 5],
+        50,
+        5.0,
+    )
+    assert p_of("chi_squared", "numeric", column, column) == 1.0
+    gone = outcome_of("chi_squared", "numeric", [5.0] * 400, [5.0] * 80 + [None] * 20)
+    assert gone.effect is not None
+    assert gone.effect.category == "(missing)"
+
+
+def test_what_is_no_number_is_refused_by_a_constant_one_too() -> None:
+    profile, _ = fit({"f": [5] * 60}, {"f": "numeric"})
+    for strange in ("6", True):
+        with pytest.raises(TypeError, match="feature 'f' is numeric, but row 1 holds"):
+            Columns.of(profile, {"f": [5, strange]})
 
 
 def test_zeros_of_both_signs_are_constant() -> None:
-    with pytest.raises(ProfileError, match="constant"):
-        fit({"f": [0.0, -0.0] * 30}, {"f": "numeric"})
+    profile, _ = fit({"f": [0.0, -0.0] * 30}, {"f": "numeric"})
+    assert [f.only for f in profile.categorical] == ["0"]
+    assert p_of("chi_squared", "numeric", [0.0] * 60, [-0.0, 0, 0.0] * 20) == 1.0
 
 
 def test_constant_window_is_tested_like_any_other() -> None:
