@@ -190,7 +190,8 @@ def encoder(reference: Table, stream: Stream) -> Callable[[Table], Array]:
     for name, values in reference.items():
         if name in stream.numeric:
             x = _floats(values)
-            # One that never varies is left in its own units.
+            # The sd of one that never varies is rounding error, beside which any other value is far
+            # off, or 0.
             mean, sd = np.nanmean(x), np.nanstd(x) or 1.0
             steps.append(_number(name, float(mean), float(sd), rng))
             if np.isnan(x).any():
