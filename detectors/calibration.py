@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from .memory import FEWEST_PERIODS
 from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
-from .run_time import Solved, runs_of, scales_of, solve
+from .run_time import FEWEST_TAIL, Solved, runs_of, scales_of, solve
 from .windows import WindowSpec
 
 # Fewer rows than this say too little about how the features depend on each other.
@@ -41,6 +41,12 @@ EVENTS_PER_ROW: Final = 25
 MOST_EARLY: Final = 0.25
 # Fewer blocks than this, and how far means wander would be known to no better than a quarter.
 FEWEST_BLOCKS: Final = 20
+# With `about`: fewer rows are refused even so, and of fewer blocks shorter ones are made. Of ten, the
+# standard deviation of means is known to some 18 %; what shorter blocks lose is put back.
+_ABOUT_ROWS: Final = 30
+ABOUT_BLOCKS: Final = 10
+# Of values that follow each other a p-value means nothing by itself: also a tail of few looks says more.
+_ABOUT_TAIL: Final = 2
 
 _PILOT: Final = 24
 # The pilot's quantiles are taken no lower than this; below, the tail's slope leads on.
@@ -60,6 +66,8 @@ _PER_CLASS: Final = 20
 _FEWEST_DRAWN: Final = 1_000
 # A log p below this stands for any: the smallest p-value that a float tells from 0 is about e^-708.
 _LOWEST: Final = -600.0
+# The smallest level there is.
+_SMALLEST: Final = 5e-324
 # Work that one calibration may cost, in counts looked at; about 1e9 a second.
 _WORK: Final = 2.8e10
 
@@ -76,6 +84,7 @@ def calibrate(
     pane_ms: int = 60_000,
     min_events: int = 30,
     most_replicates: int = 500,
+    about: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Calibration:
     """Levels for which an unchanged model runs `ert_events` events, on average, to its first alarm.
@@ -91,6 +100,8 @@ def calibrate(
             in time. min_events: as the monitor's; fewer values are not tested.
         most_replicates: pairs of reference and stream to simulate, where they can be paid for; fewer
             are quicker and leave more to chance.
+        about: where the reference cannot support the budget, set levels all the same and say in
+            `caveats` why they are no promise.
         progress: called with the share done, 0 … 1; begins anew if a round must be repeated.
 
     Raises:
@@ -105,11 +116,16 @@ def calibrate(
             f"pane_events is {pane_events}, with {len(windows)} windows: at least one event in a "
             "pane, one window and one feature to test are needed"
         )
-    rows = Rows.of(profile, columns)
+    terms = _Terms(about)
+    rows = Rows.of(profile, columns, fewest_blocks=ABOUT_BLOCKS if about else 1)
     # Tests of what never varies in the reference take no part of the simulated alarms.
     silent = rows.silent
     n_heard = len(windows) * sum(i not in silent for _, features in plan for i in features)
-    wanted = min(0.02, max(1e-4, _ABOVE * pane_events / (ert_events * max(1, n_heard))))
+
+    def rare() -> float:
+        return min(0.02, max(1e-4, _ABOVE * pane_events / (ert_events * max(1, n_heard))))
+
+    wanted = rare()
 
     def simulator_of(grain: int) -> Simulator:
         return Simulator(
@@ -123,32 +139,35 @@ def calibrate(
             seed=seed,
             grain=grain,
             rare=wanted < _RARE,
+            certain=_too_few_blocks(rows),
         )
 
     simulator = simulator_of(1)
     filled = min(w.panes if w.full_only else 1 for w in simulator.looks) * pane_events
-    _refuse(rows, ert_events, filled)
+    _check_rows(terms, rows, ert_events, filled)
     say = progress or (lambda share: None)
     if not n_heard:
         say(1.0)
-        return _bounded(simulator, windows, ert_events, pane_events)
+        return _bounded(simulator, windows, ert_events, pane_events, terms.caveats)
     size = _size(simulator, ert_events / pane_events, most_replicates)
     for grain in _grains(simulator):
         if size.n_panes >= size.wanted:
             break
         simulator = simulator_of(grain)
         size = _size(simulator, ert_events / pane_events, most_replicates)
-    _refuse_too_rare(simulator, size, ert_events, pane_events)
+    ert_events = _check_rarity(terms, simulator, size, ert_events, pane_events)
+    wanted = rare()
+    fewest = _ABOUT_TAIL if _too_few_blocks(rows) else FEWEST_TAIL
     done = 0.0
     for _ in range(3):
-        screen = _screen(simulator, size, wanted)
+        screen = _screen(terms, simulator, size, wanted)
         seen = []
         for r in range(size.replicates):
             seen.append(simulator.run(r, size.n_panes, screen))
             # Where it has to begin again, what was said stays said.
             done = max(done, (r + 1) / size.replicates)
             say(done)
-        scales = scales_of(simulator.tests, simulator.looks, seen, screen, size.n_panes)
+        scales = scales_of(simulator.tests, simulator.looks, seen, screen, size.n_panes, fewest)
         runs = runs_of(seen, scales, size.n_panes, pane_events)
         solved = solve(runs, ert_events, scales.ceiling, MOST_EARLY)
         if solved is not None:
@@ -160,10 +179,12 @@ def calibrate(
             f"no levels give one false alarm per {ert_events:,.0f} events: even with levels near 1 "
             f"the first alarm comes later; ask for a longer time, or for smaller windows or panes"
         )
-    _refuse_unsteady(simulator, solved, ert_events)
+    _check_steady(terms, simulator, solved, ert_events)
     rate = math.exp(solved.log_rate)
     levels = {
-        (profile.features[t.feature].name, t.detector.name, windows[t.window].label): level
+        (profile.features[t.feature].name, t.detector.name, windows[t.window].label): max(
+            level, _SMALLEST if terms.caveats else 0.0
+        )
         for t, level in zip(simulator.tests, scales.levels(rate), strict=True)
     }
     return Calibration(
@@ -187,11 +208,16 @@ def calibrate(
         tail=solved.tail,
         seed=seed,
         profile=profile.id,
+        caveats=tuple(terms.caveats),
     )
 
 
 def _bounded(
-    simulator: Simulator, windows: Sequence[WindowSpec], ert_events: float, pane_events: int
+    simulator: Simulator,
+    windows: Sequence[WindowSpec],
+    ert_events: float,
+    pane_events: int,
+    caveats: Sequence[str],
 ) -> Calibration:
     """Levels where the reference never varies, so that no null draw can alarm: the budget shared
     out among all looks until then, which keeps it as far as each p-value is valid."""
@@ -221,10 +247,33 @@ def _bounded(
         tail="bound",
         seed=simulator.seed,
         profile=profile.id,
+        caveats=tuple(caveats),
     )
 
 
-def _refuse(rows: Rows, ert_events: float, filled: int) -> None:
+@dataclass(slots=True)
+class _Terms:
+    """What the reference cannot support: refused, or with `about` a caveat."""
+
+    about: bool
+    caveats: list[str] = field(default_factory=list)
+
+    def object(self, problem: str, remedy: str, caveat: str) -> None:
+        if not self.about:
+            raise ProfileError(
+                f"{problem}: {remedy}; or write `about` before the budget, which sets levels for it "
+                "without the promise"
+            )
+        if (said := f"{problem}: {caveat}") not in self.caveats:
+            self.caveats.append(said)
+
+
+def _too_few_blocks(rows: Rows) -> bool:
+    memory = rows.memory
+    return memory.block > 1 and rows.n < FEWEST_BLOCKS * min(memory.whole_block, rows.n)
+
+
+def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> None:
     supported = EVENTS_PER_ROW * rows.n_effective
     if not ert_events > 2 * filled:
         raise ProfileError(
@@ -233,28 +282,50 @@ def _refuse(rows: Rows, ert_events: float, filled: int) -> None:
             f"be more than twice that; ask for a longer time, or add a smaller window"
         )
     if rows.n < FEWEST_ROWS:
-        raise ProfileError(
-            f"{rows.n:,} reference rows cannot be calibrated with; at least {FEWEST_ROWS} are "
-            "needed: fit on more rows"
-        )
+        few = f"{rows.n:,} reference rows cannot be calibrated with; at least {FEWEST_ROWS} are needed"
+        if rows.n < _ABOUT_ROWS:
+            raise ProfileError(f"{few}: fit on more rows")
+        terms.object(few, "fit on more rows", "what features have in common is hardly known")
     memory = rows.memory
-    if memory.block > 1 and rows.n < FEWEST_BLOCKS * memory.block:
-        raise ProfileError(
+    whole = min(memory.whole_block, rows.n)
+    if _too_few_blocks(rows):
+        terms.object(
             f"{rows.n:,} rows whose values follow each other over some {memory.time:,.0f} rows make "
-            f"{rows.n // memory.block} blocks of {memory.block:,}, and {FEWEST_BLOCKS} are needed to "
-            f"tell how far they wander: fit on {FEWEST_BLOCKS * memory.block:,} rows or more; where "
-            f"it is a cycle (a day), on {FEWEST_PERIODS} whole ones at least, or it is not seen as one"
+            f"{rows.n // whole} blocks of {whole:,}, and {FEWEST_BLOCKS} are needed to "
+            f"tell how far they wander",
+            f"fit on {FEWEST_BLOCKS * whole:,} rows or more; where "
+            f"it is a cycle (a day), on {FEWEST_PERIODS} whole ones at least, or it is not seen as one",
+            f"levels are from blocks of {memory.block:,}, and where it is a trend or a season, false "
+            "alarms come more often as soon as it leads beyond these rows",
         )
     if memory.block > 1 and ert_events > supported:
         need = math.ceil(ert_events / EVENTS_PER_ROW * memory.time)
-        raise ProfileError(
+        terms.object(
             f"{rows.n:,} rows that follow each other (they carry the information of "
             f"{rows.n_effective:,}) support at most 1 false alarm per {supported:,} events; 1 per "
-            f"{ert_events:,.0f} was asked for: fit on {need:,} rows or more, or ask for more alarms"
+            f"{ert_events:,.0f} was asked for",
+            f"fit on {need:,} rows or more, or ask for more alarms",
+            "such rare runs of values are hardly in these rows, and their levels are a guess",
         )
 
 
-def _refuse_unsteady(simulator: Simulator, solved: Solved, ert_events: float) -> None:
+def _check_rarity(
+    terms: _Terms, simulator: Simulator, size: _Size, ert_events: float, pane_events: int
+) -> float:
+    """The budget that levels are set for."""
+    if size.wanted <= _HORIZON * _FARTHEST * size.n_panes:
+        return ert_events
+    rarest = int(_FARTHEST * size.n_panes * pane_events)
+    terms.object(
+        f"1 false alarm per {ert_events:,.0f} events is too rare to simulate with "
+        f"{len(simulator.profile.features)} features; at most 1 per {rarest:,} events",
+        "ask for more alarms, or use longer panes",
+        f"levels are for 1 per {rarest:,}",
+    )
+    return float(rarest)
+
+
+def _check_steady(terms: _Terms, simulator: Simulator, solved: Solved, ert_events: float) -> None:
     """An average run time that some references reach by never alarming and others miss at once is
     no promise to whoever has one reference."""
     if solved.early <= MOST_EARLY:
@@ -264,11 +335,12 @@ def _refuse_unsteady(simulator: Simulator, solved: Solved, ert_events: float) ->
     supported = "no budget"
     if solved.steady > 0:
         supported = f"at most 1 false alarm per {solved.steady:,.0f} events"
-    raise ProfileError(
+    terms.object(
         f"{simulator.rows.n:,} rows beside windows of {events:,} events ({largest.spec.label}) support "
         f"{supported}; of 1 per {ert_events:,.0f}, {solved.early:.0%} of such references would "
-        "alarm within a tenth (10 % by chance alone): fit on more rows, use smaller windows, or ask for "
-        "more alarms"
+        "alarm within a tenth (10 % by chance alone)",
+        "fit on more rows, use smaller windows, or ask for more alarms",
+        "the budget is an average of references that hardly alarm and references that alarm at once",
     )
 
 
@@ -323,20 +395,11 @@ def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     return _Size(n_panes, replicates, wanted)
 
 
-def _refuse_too_rare(
-    simulator: Simulator, size: _Size, ert_events: float, pane_events: int
-) -> None:
-    if size.wanted > _HORIZON * _FARTHEST * size.n_panes:
-        rarest = int(_FARTHEST * size.n_panes * pane_events)
-        raise ProfileError(
-            f"1 false alarm per {ert_events:,.0f} events is too rare to simulate with "
-            f"{len(simulator.profile.features)} features; at most 1 per {rarest:,} events: ask for "
-            "more alarms, or use longer panes"
-        )
-
-
-def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.float64]:
-    """(tests,) log p that about the share `wanted` of full looks falls below, from a pilot."""
+def _screen(
+    terms: _Terms, simulator: Simulator, size: _Size, wanted: float
+) -> npt.NDArray[np.float64]:
+    """(tests,) log p that about the share `wanted` of full looks falls below, from a pilot; of a test
+    that is to have no part, minus infinity."""
     n_panes = min(size.n_panes, max(w.panes for w in simulator.looks) + 400)
     everything = np.zeros(len(simulator.tests))
     found: list[Seen] = [
@@ -351,7 +414,9 @@ def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.
         if len(own):
             start = np.quantile(own, max(wanted, _RARE), method="higher")
             if start < _LOWEST:
-                _refuse_no_level(simulator, probe)
+                _check_level(terms, simulator, probe)
+                screen[t] = -math.inf
+                continue
             depth = (start - own[own <= start]).mean()
             beyond = math.log(min(1.0, wanted / _RARE))
             screen[t] = start + beyond * min(10.0, max(1.0, float(depth)))
@@ -359,14 +424,16 @@ def _screen(simulator: Simulator, size: _Size, wanted: float) -> npt.NDArray[np.
     return np.minimum(screen, math.log(0.9))
 
 
-def _refuse_no_level(simulator: Simulator, probe: Probe) -> NoReturn:
+def _check_level(terms: _Terms, simulator: Simulator, probe: Probe) -> None:
     looks = simulator.looks[probe.window]
     period = simulator.rows.memory.period
     remedy = "leave the feature out, or use shorter windows"
     if period:
         remedy = f"use windows of whole cycles (of {period:,.0f} events), or leave the feature out"
-    raise ProfileError(
+    terms.object(
         f"{simulator.profile.features[probe.feature].name!r} differs so much between windows of "
         f"{looks.spec.label!r} that the p-values of {probe.detector.name} cannot be told from 0, and "
-        f"no level can keep them quiet: {remedy}"
+        "no level can keep them quiet",
+        remedy,
+        "it alarms only where the p-value is 0 to a computer, and the budget leaves it out",
     )

@@ -5,7 +5,7 @@ is small enough."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -92,12 +92,13 @@ class CategoricalLooks:
         the same for windows of all sizes."""
         setting, n_panes = self.setting, replicate.n_panes
         of_ages = ages(min(n_panes, max(w.panes for w in setting.looks)))
-        factors_of = _factors_of(reference, int(of_ages[-1]) * setting.pane_events, setting.grain)
+        shares = Shares.of(reference * setting.grain)
         count = through.astype(np.int64)
         factors = np.zeros((n_panes, len(of_ages)))
         for k, age in enumerate(of_ages.tolist()):
             since = count[age:] - count[:-age]
-            factors[age - 1 :, k] = factors_of(since, age * setting.pane_events).mean(axis=1)
+            n = age * setting.pane_events
+            factors[age - 1 :, k] = _factors(shares, since, n, setting.grain).mean(axis=1)
         log_average = np.log(np.maximum(averages(factors, of_ages), 1e-300))
         for w, looks in enumerate(setting.looks):
             due = looks.due(0, n_panes)
@@ -117,31 +118,21 @@ class CategoricalLooks:
         return _Replica(setting, counts)
 
 
-def _factors_of(
-    reference: npt.NDArray[np.float64], largest: int, grain: int
-) -> Callable[[npt.NDArray[np.int64], int], npt.NDArray[np.float64]]:
-    """`Shares.factors` of many counts (K, J) of up to `largest` rows, of which all have n.
+def _factors(
+    shares: Shares, count: npt.NDArray[np.int64], n: int, grain: int
+) -> npt.NDArray[np.float64]:
+    """`Shares.factors` of many counts (K, J), all of n rows.
 
     Factors know how many rows there are. So where one stands for `grain`, there are as many times more,
     and their shares lie closer to the reference's by the root of it.
     """
     if grain > 1:
-        shares, share = Shares.of(reference * grain), reference / reference.sum()
-
-        def thinned(count: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-            moved = grain * n * share + math.sqrt(grain) * (count - n * share)
-            rows = np.full(len(count), grain * n)
-            return shares.factors(np.clip(moved, 0.0, grain * n), rows)
-
-        return thinned
-    u, v, w = Shares.of(reference).tables(largest)
-    each = np.arange(len(reference))
-
-    def known(count: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.float64]:
-        log_factors = u[each, count] + v[each, n - count] - w[n]
-        return np.exp(np.minimum(log_factors, LARGEST))
-
-    return known
+        expected = n * shares.share
+        moved = grain * expected + math.sqrt(grain) * (count - expected)
+        return shares.factors(np.clip(moved, 0, grain * n), np.full(len(count), grain * n))
+    u, v = shares.table(n)
+    each = np.arange(len(shares.share))
+    return np.exp(np.minimum(u[each, count] + v[each, n - count], LARGEST))
 
 
 class _Replica:

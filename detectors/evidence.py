@@ -6,7 +6,6 @@ are closed forms.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,12 +22,15 @@ FEWEST: Final = 30
 # How much of the prior is on a mean that moved, and on a spread that did.
 ON_MEAN: Final = 0.8
 ON_SPREAD: Final = 1 - ON_MEAN
-# Prior standard deviation of the new mean of scores; the shape of the
-# gamma law of reference variance / new variance, and the weight, in rows, of the reference share in the
-# beta law of the new share, which both say much the same of log sd and of the share's deviations.
+# Prior standard deviation of the new mean of scores; the shape of the gamma law of reference
+# variance / new variance, and the weight, in rows, of the reference share in the beta law of the new share,
+# which both say much the same of log sd and of the share's deviations.
 _SHIFT_SD: Final = 0.5
 _SHAPE: Final = 4.0
 _ROWS: Final = 3.0
+# But no wider than √15, or four, standard errors: beside many values a prior as wide as that asks for
+# much stronger evidence, of changes that are no more likely to be so large.
+_WIDEST: Final = 15.0
 # Kurtosis - 1 is taken for no less: of two values it is 0, and the mean says it all.
 _FEWEST_TAILS: Final = 0.5
 # e^600 is said of any larger factor, so that sums stay finite.
@@ -81,12 +83,13 @@ def of_moments(
             the reference, and of their squares. m: reference values. tails: see `tails`.
     """
     size = 1.0 / (1.0 / np.maximum(n, 1) + 1.0 / m)
-    gain = _SHIFT_SD**2 * size
+    gain = np.minimum(_SHIFT_SD**2 * size, _WIDEST)
     of_mean = mean**2 * (size / 2 * gain / (1 + gain)) - np.log1p(gain) / 2
     half = size / tails
     seen = half * square
-    of_spread = seen - (_SHAPE + half) * np.log(_SHAPE + seen)
-    of_spread += special.gammaln(_SHAPE + half) + _SHAPE * math.log(_SHAPE) - math.lgamma(_SHAPE)
+    shape = np.maximum(_SHAPE, half / _WIDEST)
+    of_spread = seen - (shape + half) * np.log(shape + seen)
+    of_spread += special.gammaln(shape + half) - special.gammaln(shape) + shape * np.log(shape)
     # Too few say neither for nor against.
     of_mean, of_spread = (
         np.where(n >= FEWEST, np.minimum(f, LARGEST), 0.0) for f in (of_mean, of_spread)
@@ -99,51 +102,54 @@ class Shares:
     """The Bayes factors of a class whose share moved, for the J classes of a reference.
 
     The share of each is taken for unknown, too: its count in n rows has a beta-binomial law, with the
-    weight of the reference rows where nothing moved, and with that of 3 rows where it did.
+    weight of the m reference rows where nothing moved, and with that of 3 rows where it did, or of
+    1 / (1/n + 1/m) / 15, if more.
 
-    own, other: (2, J) parameters of the beta laws of a class and of the rest, where it moved and where
-    nothing did. none: (J,) the logarithm of the beta functions' ratio before any row came.
+    share: (J,) of the reference. rows: (J,) m; half a row is added to each class (Jeffreys).
     """
 
-    own: _FLOATS
-    other: _FLOATS
-    none: _FLOATS
+    share: _FLOATS
+    rows: _FLOATS
 
     @staticmethod
     def of(reference: npt.NDArray[Any]) -> Shares:
-        """reference: (J,) its rows of each class; half a row is added to each (Jeffreys)."""
+        """reference: (J,) its rows of each class."""
         own = np.asarray(reference, np.float64) + 0.5
-        rows = own.sum()
-        weight = np.array([[_ROWS / rows], [1.0]])
-        own, other = weight * own, weight * (rows - own)
-        moved, same = special.betaln(own, other)
-        return Shares(own, other, moved - same)
+        return Shares(own / own.sum(), np.full(len(own), own.sum()))
 
     @staticmethod
     def joined(parts: Sequence[Shares]) -> Shares:
         """Those of several features, end to end."""
-        own, other, none = zip(*((p.own, p.other, p.none) for p in parts), strict=True)
-        return Shares(*(np.concatenate(x, axis=-1) for x in (own, other, none)))
+        return Shares(
+            *(np.concatenate(x) for x in zip(*((p.share, p.rows) for p in parts), strict=True))
+        )
 
     def factors(self, count: npt.NDArray[Any], n: npt.NDArray[Any]) -> _FLOATS:
         """(A, J) of counts (A, J) of each class in n (A,) rows."""
-        rest = n[:, None] - count
+        n = n[:, None]
         moved, same = (
-            special.gammaln(self.own[k] + count)
-            + special.gammaln(self.other[k] + rest)
-            - special.gammaln(self.own[k] + self.other[k] + n[:, None])
-            for k in (0, 1)
+            special.betaln(rows * self.share + count, rows * (1 - self.share) + n - count)
+            - special.betaln(rows * self.share, rows * (1 - self.share))
+            for rows in (self._rows_moved(n), self.rows)
         )
-        return np.exp(np.minimum(moved - same - self.none, LARGEST))
+        return np.exp(np.minimum(moved - same, LARGEST))
 
-    def tables(self, largest: int) -> tuple[_FLOATS, _FLOATS, _FLOATS]:
-        """u (J, N + 1), v (J, N + 1) and w (N + 1), with N = largest: the logarithm of `factors` of one
-        feature is u[j, count] + v[j, n - count] - w[n]; for many counts."""
-        upto = np.arange(largest + 1)
+    def table(self, n: int) -> tuple[_FLOATS, _FLOATS]:
+        """u and v, (J, n + 1): the logarithm of `factors` is u[j, count] + v[j, n - count], where all
+        counts are of n rows; for many of them."""
+        upto = np.arange(n + 1)
 
-        def of(moved: _FLOATS, same: _FLOATS) -> _FLOATS:
-            a, b = (special.gammaln(x[..., None] + upto) for x in (moved, same))
-            a -= b
-            return a - a[..., :1]
+        def ratio(share: _FLOATS) -> _FLOATS:
+            moved, same = (
+                special.gammaln((rows * share)[:, None] + upto)
+                for rows in (self._rows_moved(np.array(n)), self.rows)
+            )
+            moved -= same
+            return moved - moved[:, :1]
 
-        return of(*self.own), of(*self.other), of(*(self.own[:, 0] + self.other[:, 0]))
+        rows = self._rows_moved(np.array(n))
+        of_all = special.gammaln([rows + n, self.rows + n, rows, self.rows])
+        return ratio(self.share), ratio(1 - self.share) - (of_all.T @ [1, -1, -1, 1])[:, None]
+
+    def _rows_moved(self, n: npt.NDArray[Any]) -> _FLOATS:
+        return np.maximum(_ROWS, 1 / (1 / np.maximum(n, 1) + 1 / self.rows) / _WIDEST)

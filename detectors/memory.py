@@ -34,6 +34,9 @@ _SHORTEST_PERIOD: Final = 8
 # Rows of a cycle count as of one hour within a 48th of it to either side: half an hour of a day.
 HOURS: Final = 48
 
+# Draws of a window are never taken to have less of its variance.
+_LEAST_KEPT: Final = 0.1
+
 Series = npt.NDArray[np.float64]
 
 
@@ -47,6 +50,7 @@ class Memory:
     kept: (features,) share of the long-run variance of means that draws have, below 1 by what the
         joints between blocks cut and by what the finite choice of blocks lacks.
     noise: variance, relative to its square, of the long-run variance that draws have over the true one.
+    found, n: what is known of each feature's series, and how many rows told it.
     """
 
     time: float
@@ -55,21 +59,50 @@ class Memory:
     near: float
     kept: npt.NDArray[np.float64]
     noise: float
+    found: tuple[tuple[Autocorrelation, ...], ...] = ()
+    n: int = 0
 
     @staticmethod
-    def of(features: Sequence[Sequence[Series]], n: int) -> Memory:
-        """Args: features: per feature the series, each (n,) in order of time, that may remember."""
+    def of(features: Sequence[Sequence[Series]], n: int, *, fewest_blocks: int = 1) -> Memory:
+        """Args:
+        features: per feature the series, each (n,) in order of time, that may remember.
+        fewest_blocks: so many blocks at least, each shorter than 6 correlation times if need be.
+        """
         period = find_period([s for own in features for s in own])
         if period:
             features = [[without_cycle(s, period) for s in own] for own in features]
-        found = [[Autocorrelation.of(s) for s in own] for own in features]
+        found = tuple(tuple(Autocorrelation.of(s) for s in own) for own in features)
         time = max((a.time for own in found for a in own), default=1.0)
-        block = 1 if time <= 1.0 else min(math.ceil(BLOCKS_PER_TIME * time), n)
+        block = min(_whole_block(time), max(1, n // fewest_blocks))
         near = float(int(period / HOURS))
         choice = n if not period else n / period * min(period, 2 * near + block)
         kept = np.array([min((a.kept(block) for a in own), default=1.0) for own in found])
         noise = 0.0 if block == 1 else 4 / 3 * block / n
-        return Memory(time, block, period, near, kept - block / choice, noise)
+        return Memory(time, block, period, near, kept - block / choice, noise, found, n)
+
+    @property
+    def whole_block(self) -> int:
+        """What `block` is where there are rows enough."""
+        return _whole_block(self.time)
+
+    def kept_of(self, window: int) -> npt.NDArray[np.float64]:
+        """(features,) share of the variance between a window's mean and the reference's that draws
+        have: near 1 for windows that are short beside a block, `kept` for long ones.
+
+        Rows drawn from one set lack the variance of that set's own mean, whole blocks divided by how
+        many they are.
+        """
+        n, block = self.n, self.block
+        if block == 1:
+            return np.ones(len(self.found))
+
+        def share(a: Autocorrelation) -> float:
+            of_reference = a.variance(n)
+            drawn = a.variance(window, block) + a.variance(n, block)
+            lost = of_reference * (min(1.0, block / window) + block / n)
+            return max(_LEAST_KEPT, (drawn - lost) / (a.variance(window) + of_reference))
+
+        return np.array([min((share(a) for a in own), default=1.0) for own in self.found])
 
     def stretch(self, rng: np.random.Generator) -> npt.NDArray[np.float64]:
         """(features,) what the log of a p-value is multiplied by in one replicate.
@@ -83,6 +116,10 @@ class Memory:
             return 1.0 / self.kept
         degrees = 2 / self.noise
         return degrees / rng.chisquare(degrees, len(self.kept)) / self.kept
+
+
+def _whole_block(time: float) -> int:
+    return 1 if time <= 1.0 else math.ceil(BLOCKS_PER_TIME * time)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +150,16 @@ class Autocorrelation:
     @property
     def time(self) -> float:
         return max(1.0, float(1 + 2 * self.rho.sum()))
+
+    def variance(self, rows: int, block: float = math.inf) -> float:
+        """Of the mean of so many rows (drawn in such blocks), where one row's is 1.
+
+        >>> Autocorrelation(np.array([0.5])).variance(2, 2)  # (2 + 2·0.5·½) / 2²
+        0.625
+        """
+        lags = np.arange(1, len(self.rho) + 1)
+        weight = np.clip(1 - lags / rows, 0, 1) * np.clip(1 - lags / block, 0, 1)
+        return max(1 / rows, float(1 + 2 * (weight * self.rho).sum())) / rows
 
     def kept(self, block: int) -> float:
         """Share of the long-run variance that blocks of so many rows keep; at most 1.

@@ -111,10 +111,11 @@ class Rows:
     memory: Memory
 
     @staticmethod
-    def of(profile: Profile, columns: Mapping[str, Column]) -> Rows:
+    def of(profile: Profile, columns: Mapping[str, Column], *, fewest_blocks: int = 1) -> Rows:
         """Args:
         profile: whose features are drawn. columns: name → values of all reference rows, in the
             order in which they came; more columns than features do not matter.
+        fewest_blocks: see `Memory.of`.
 
         Raises:
             KeyError: a feature has no column. ValueError: the columns differ in length.
@@ -127,7 +128,8 @@ class Rows:
         n = next(iter(lengths.values()))
         series = [_numeric_series(f) for f in numeric]
         series += [[(f.code == c).astype(np.float64) for c in _common(f.code)] for f in categorical]
-        return Rows(n, numeric, categorical, Memory.of(series, n))
+        memory = Memory.of(series, n, fewest_blocks=fewest_blocks)
+        return Rows(n, numeric, categorical, memory)
 
     @property
     def silent(self) -> frozenset[int]:

@@ -54,7 +54,8 @@ class Simulator:
         min_events: fewer values than this are not tested.
         grain: one simulated event, and one row of a simulated reference, stands for so many.
         rare: only very small p-values will be asked for. live: make every look as the monitor
-            does; slow, and the same.
+            does; slow, and the same. certain: put back what blocks lose of each window's variance, and
+            leave out that it is an estimate.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Simulator:
         grain: int = 1,
         rare: bool = False,
         live: bool = False,
+        certain: bool = False,
     ) -> None:
         self.profile, self.rows, self.plan = profile, rows, plan
         self.looks = tuple(Looks.of(spec, pane_events, pane_ms, grain) for spec in windows)
@@ -84,6 +86,10 @@ class Simulator:
             for feature in features
             for w in range(len(windows))
         ]
+        self.kept = None
+        if certain:
+            of_window = [rows.memory.kept_of(w.panes * pane_events) for w in self.looks]
+            self.kept = np.array([of_window[t.window][t.feature] for t in self.tests])
         self.index = {(t.detector.name, t.feature, t.window): i for i, t in enumerate(self.tests)}
         fast = () if live else _QUICK
         # A feature that is one and the same in all rows has nothing to simulate: each p-value is 1.
@@ -128,8 +134,11 @@ class Simulator:
         """
         draw = Draw(self.rows, self.n_reference, n_panes * self.pane_events, (self.seed, replicate))
         found = Found()
-        rng = np.random.default_rng([self.seed, replicate, 2])
-        stretch = self.rows.memory.stretch(rng)[[t.feature for t in self.tests]]
+        if self.kept is not None:
+            stretch = 1.0 / self.kept
+        else:
+            rng = np.random.default_rng([self.seed, replicate, 2])
+            stretch = self.rows.memory.stretch(rng)[[t.feature for t in self.tests]]
         own = Replicate(draw, n_panes, screen / stretch, bounds, found)
         if self.numeric.ks or self.numeric.rate:
             self.numeric.run(own)

@@ -16,8 +16,7 @@ from .survival import expected
 
 _BOOTSTRAP: Final = 500
 _GRID: Final = 400
-# A tail with fewer looks than this is not fitted: the test's own p-value is believed.
-_FEWEST_TAIL: Final = 50
+FEWEST_TAIL: Final = 50
 # Weight, in replicates, of the slope that tests of one detector and window have in common.
 _COMMON: Final = 50.0
 
@@ -50,9 +49,13 @@ def scales_of(
     seen: Sequence[Seen],
     screen: npt.NDArray[np.float64],
     n_panes: int,
+    fewest: int = FEWEST_TAIL,
 ) -> Scales:
     """The tails: the share of full looks below the screen, and from there a power of p whose
-    exponent is Hill's (1975) estimate, drawn towards that of the same detector and window."""
+    exponent is Hill's (1975) estimate, drawn towards that of the same detector and window.
+
+    fewest: a tail with fewer looks than this is not fitted: the test's own p-value is believed.
+    """
     n_tests = len(tests)
     panes = np.array([looks[t.window].panes for t in tests])
     possible = np.array([len(seen) * int((w.due(0, n_panes) >= w.panes).sum()) for w in looks])[
@@ -66,7 +69,7 @@ def scales_of(
         below += own
         replicates += own > 0
         depth += np.bincount(test, screen[test] - s.log_p[full], minlength=n_tests)
-    fitted = (below >= _FEWEST_TAIL) & (depth > 0)
+    fitted = (below >= fewest) & (depth > 0)
     slope = np.where(fitted, below / np.where(fitted, depth, 1.0), 1.0)
     groups: dict[tuple[str, int], list[int]] = {}
     for i, t in enumerate(tests):

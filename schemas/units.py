@@ -202,40 +202,48 @@ class FalseAlarms:
     """How often a false alarm is bearable: once in so many events, or in so much time.
 
     events, ms: the mean distance between two false alarms; exactly one of them is given.
-    label: what the user wrote.
+    label: what the user wrote. about: levels for it are wanted even where the reference cannot
+    support it, as an attempt and no promise.
     """
 
     events: float | None
     ms: float | None
     label: str
+    about: bool = False
 
 
 def parse_false_alarms(text: object) -> FalseAlarms:
-    """A budget of false alarms: `1 per 30d`, `2 per 1w`, `1 per 100000 events`.
+    """A budget of false alarms: `1 per 30d`, `2 per 1w`, `1 per 100000 events`, each also as
+    `about 1 per …`.
 
     Raises ValueError, whose message has the rule and an example, for anything else.
 
     >>> parse_false_alarms("2 per 1w")
-    FalseAlarms(events=None, ms=302400000.0, label='2 per 1w')
+    FalseAlarms(events=None, ms=302400000.0, label='2 per 1w', about=False)
+    >>> parse_false_alarms("about 1 per 5000 events").about
+    True
     """
-    rule = "false_alarms is a number per time or per events: 1 per 30d, 1 per 100000 events"
+    rule = (
+        "false_alarms is a number per time or per events: 1 per 30d, 1 per 100000 events; or "
+        "about 1 per 30d, which is an attempt and no promise"
+    )
     label = " ".join(text.split()) if isinstance(text, str) else ""
-    match = re.fullmatch(r"(\d{1,9}) per (.+)", label, re.ASCII)
-    if match is None or int(match[1]) < 1:
+    match = re.fullmatch(r"(about )?(\d{1,9}) per (.+)", label, re.ASCII)
+    if match is None or int(match[2]) < 1:
         raise ValueError(rule)
-    count, per = int(match[1]), match[2]
+    about, count, per = match[1] is not None, int(match[2]), match[3]
     if found := _EVENTS.fullmatch(per):
         events = int(found[1].replace("_", "").replace(",", ""))
         if events < 1:
             raise ValueError(rule)
-        return FalseAlarms(events / count, None, label)
+        return FalseAlarms(events / count, None, label, about)
     try:
         ms = parse_duration_ms(per)
     except ValueError as error:
         raise ValueError(f"{rule} ({error})") from None
     if ms < 1:
         raise ValueError(rule)
-    return FalseAlarms(None, ms / count, label)
+    return FalseAlarms(None, ms / count, label, about)
 
 
 def iso_ms(ms: int) -> str:

@@ -42,7 +42,8 @@ def keep_budget(
         progress: called with a unit's key and its share done.
 
     Raises:
-        ProfileError: the rate is not known, or the reference cannot support the budget.
+        ProfileError: the rate is not known, or the reference cannot support the budget (of one that
+            is `about`, the calibrations have caveats in its place).
     """
     config = rows.model
     budget = config.false_alarms
@@ -71,6 +72,7 @@ def keep_budget(
                 ert_events=_distance(budget, per_ms) * len(reference.units) * share * part,
                 pane_ms=config.pane_ms,
                 min_events=config.min_events,
+                about=budget.about,
                 progress=lambda done, key=key: progress(key, done),
             )
         except ProfileError as error:

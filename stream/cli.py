@@ -177,6 +177,12 @@ def fit(
                     for unit, entry in fitted.left_out
                 ],
                 "budget": None if reference.budget is None else reference.budget.to_json(),
+                "caveats": [
+                    {"unit": unit, "caveat": caveat}
+                    for unit, caveat in (
+                        [] if reference.budget is None else reference.budget.caveats
+                    )
+                ],
             }
         )
     if json:
@@ -230,8 +236,9 @@ def _show_budget(out: Console, budget: Mapping[str, Any]) -> None:
         if found["grain"] > 1:
             drawn += f", each for {found['grain']} events"
         reached = ", beyond what was simulated" if found["tail"] == "log-linear" else ""
+        aim = "sought" if found.get("caveats") else "asked"
         out.print(
-            f"  {key}: one false alarm per {found['ert_events']:,.0f} of its events asked, "
+            f"  {key}: one false alarm per {found['ert_events']:,.0f} of its events {aim}, "
             f"{found['estimate']:,.0f} estimated{reached} (95 %: {found['low']:,.0f} to "
             f"{found['high']:,.0f}); {len(found['levels'])} tests, {found['replicates']:,} "
             f"simulated pairs of reference and stream, {found['events']:,} events; rows {drawn}",
@@ -276,6 +283,9 @@ def _show_fit(result: dict[str, Any]) -> None:
             highlight=False,
         )
         _show_budget(out, budget)
+    for entry in result["caveats"]:
+        out.print("  [bold red]NO PROMISE[/]   ", end="")
+        out.print(f"{entry['unit']}: {entry['caveat']}", markup=False, highlight=False)
     if result["refused"]:
         out.print(
             f"  refused      {result['refused']:,} messages, the first: {result['reasons'][0]}",
@@ -498,7 +508,9 @@ def tune(
     ] = None,
     budgets: Annotated[
         list[str] | None,
-        typer.Option(help="A level to try: 0.001 (alpha) or 1 per 30d; repeat for more."),
+        typer.Option(
+            help="A level to try: 0.001 (alpha), 1 per 30d or about 1 per 30d; repeat for more."
+        ),
     ] = None,
     bearable: Annotated[
         str | None,

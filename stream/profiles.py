@@ -42,6 +42,11 @@ class Budget:
     events_per_hour: float
     units: Mapping[str, Calibration]
 
+    @property
+    def caveats(self) -> list[tuple[str, str]]:
+        """(unit key, sentence): why its levels are an attempt and no promise; none where all keep it."""
+        return [(key, c) for key, found in sorted(self.units.items()) for c in found.caveats]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "false_alarms": self.false_alarms,

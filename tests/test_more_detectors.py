@@ -443,18 +443,20 @@ def test_bayes_factors_are_the_integrals(
     n: int, mean: float, square: float, m: int, kurtosis: float
 ) -> None:
     """Over the prior of the shift, normal with standard deviation ½, and that of reference variance /
-    new variance, gamma with shape 4 and mean 1."""
+    new variance, gamma with shape 4 and mean 1; both no wider than √15 standard errors."""
     size = 1 / (1 / n + 1 / m)
+    sd = min(0.5, math.sqrt(15 / size))
 
     def of_shift(shift: float) -> float:
         ratio = math.exp(size * (mean * shift - shift**2 / 2))
-        return ratio * float(stats.norm.pdf(shift, scale=0.5))
+        return ratio * float(stats.norm.pdf(shift, scale=sd))
 
     half = size / (kurtosis - 1)
+    shape = max(4.0, half / 15)
 
     def of_precision(precision: float) -> float:
         ratio = half * math.log(precision) - half * square * (precision - 1)
-        return math.exp(ratio) * float(stats.gamma.pdf(precision, 4, scale=0.25))
+        return math.exp(ratio) * float(stats.gamma.pdf(precision, shape, scale=1 / shape))
 
     of_mean, of_spread = of_moments(
         np.array([n]), np.array([mean]), np.array([square]), m, tails(kurtosis)
@@ -472,16 +474,16 @@ def test_bayes_factors_of_shares_are_those_of_beta_binomial_laws() -> None:
     """Also from the tables; an average of 1 where nothing moved, over all counts there can be."""
     reference = np.array([700, 41, 3, 0, 12])
     shares = Shares.of(reference)
-    u, v, w = shares.tables(60)
     own = reference + 0.5
-    for n in (1, 17, 60):
+    for n, rows in ((1, 3.0), (17, 3.0), (90, 1 / (1 / 90 + 1 / own.sum()) / 15)):
         count = np.arange(n + 1)[:, None] * np.ones(5, np.int64)
+        u, v = shares.table(n)
         factors = shares.factors(count, np.full(n + 1, n))
-        again = u[np.arange(5), count] + v[np.arange(5), n - count] - w[n]
+        again = u[np.arange(5), count] + v[np.arange(5), n - count]
         np.testing.assert_allclose(np.exp(again), factors, rtol=1e-9)
         for j, a in enumerate(own):
             b, p = own.sum() - a, a / own.sum()
-            moved = stats.betabinom.pmf(count[:, j], n, 3 * p, 3 * (1 - p))
+            moved = stats.betabinom.pmf(count[:, j], n, rows * p, rows * (1 - p))
             same = stats.betabinom.pmf(count[:, j], n, a, b)
             np.testing.assert_allclose(factors[:, j], moved / same, rtol=1e-9)
             assert (same * factors[:, j]).sum() == pytest.approx(1)

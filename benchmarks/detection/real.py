@@ -25,11 +25,13 @@ import numpy.typing as npt
 from benchmarks.common import WORKER_ENVIRONMENT, ensure_environment
 from driftline.detectors import Columns, WindowBank, fit, summarize
 from driftline.detectors.base import plan_of
-from driftline.detectors.calibration import calibrate
+from driftline.detectors.calibration import ABOUT_BLOCKS, calibrate
 from driftline.detectors.levels import Calibration
+from driftline.detectors.looking import look_at
 from driftline.detectors.resample import Draw, Rows
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import parse_window
+from driftline.stream.config.models import DEFAULT_DETECTORS
 
 from . import ours
 
@@ -37,8 +39,6 @@ Table = dict[str, list[Any]]
 Array = npt.NDArray[Any]
 PANE_MS: Final = 60_000
 NULLS: Final = 20
-# The default level of a look at the whole model, where no budget can be kept.
-ALPHA: Final = 0.01
 PEERS: Final = {
     "river PageHinkley": "river",
     "frouros CUSUM": "frouros",
@@ -95,8 +95,9 @@ STREAMS: Final[Mapping[str, Stream]] = {
         ert=1_000, windows=("24 events", "72 events", "168 events"), missing="-200",
     ),
     "bank marketing": Stream(
-        ("bank_marketing/bank-full.csv.gz",), ("age", "balance", "day", "duration", "campaign", "pdays"),
-        ("job", "marital", "education", "default", "housing", "loan", "contact", "month"),
+        ("bank_marketing/bank-full.csv.gz",),
+        ("age", "balance", "duration", "campaign", "pdays", "previous"),
+        ("job", "marital", "education", "default", "housing", "loan", "contact", "poutcome"),
         (0, 6_000), ((12_443, "contact channel"), (27_729, "2009"), (42_591, "2010")), delimiter=";",
     ),
 }  # fmt: skip
@@ -134,45 +135,45 @@ def fitted(stream: Stream, table: Table) -> tuple[Any, Table]:
     return profile, {f.name: reference[f.name] for f in profile.features}
 
 
-def calibrated(stream: Stream, profile: Any, reference: Table) -> Calibration:
+def calibrated(stream: Stream, profile: Any, reference: Table, *, about: bool) -> Calibration:
     return calibrate(
         profile,
         reference,
-        ours.plan(profile),
+        plan_of(profile, DEFAULT_DETECTORS.__getitem__),
         [parse_window(w) for w in stream.windows],
         pane_events=ours.PANE,
         ert_events=stream.ert,
         pane_ms=PANE_MS,
-        min_events=min(30, *(int(w.split()[0]) for w in stream.windows)),
+        min_events=_min_events(stream),
         most_replicates=200,
+        about=about,
     )
 
 
+def _min_events(stream: Stream) -> int:
+    return min(30, *(int(w.split()[0]) for w in stream.windows))
+
+
 def our_alarms(
-    stream: Stream, profile: Any, rest: Table, levels: Calibration | None
+    stream: Stream, profile: Any, rest: Table, levels: Calibration
 ) -> list[tuple[int, str]]:
-    """(event, feature · detector · window) of each alarm; all windows begin anew after it. levels:
-    without a budget, `ALPHA` is shared out among the tests of a look."""
+    """(event, feature · detector · window) of each alarm; all windows begin anew after it."""
     n = len(next(iter(rest.values())))
-    plan = plan_of(profile, lambda kind: ours.DETECTORS[kind])
+    plan = plan_of(profile, DEFAULT_DETECTORS.__getitem__)
     columns = {f.name: rest[f.name] for f in profile.features}
     panes = summarize(profile, Columns.of(profile, columns), np.arange(n) // ours.PANE * PANE_MS)
     windows = [parse_window(w) for w in stream.windows]
     bank = WindowBank(profile, windows, PANE_MS, 2**60)
-    n_tests = len(windows) * sum(len(features) for _, features in plan)
     alarms: list[tuple[int, str]] = []
     for k, pane in enumerate(panes, 1):
-        due = [w for w in bank.push(k * PANE_MS, pane) if not w.missing_events]
         said = []
-        for detector, features in plan:
-            for w, row in zip(due, detector.test(profile, due, features), strict=True):
+        due = bank.push(k * PANE_MS, pane)
+        for look in look_at(profile, plan, due, _min_events(stream)):
+            for (detector, _), row in zip(plan, look.outcomes, strict=True):
                 for o in row:
-                    name = profile.features[o.feature].name
-                    level = ALPHA / n_tests
-                    if levels is not None:
-                        level = levels.level(name, detector.name, w.label)
-                    if o.significant(level):
-                        said.append(f"{name} · {detector.name} · {w.label}")
+                    name, label = profile.features[o.feature].name, look.window.label
+                    if o.significant(levels.level(name, detector.name, label)):
+                        said.append(f"{name} · {detector.name} · {label}")
         if said:
             alarms.append((k * ours.PANE, said[0]))
             bank = WindowBank(profile, windows, PANE_MS, 2**60)
@@ -188,8 +189,10 @@ def encoder(reference: Table, stream: Stream) -> Callable[[Table], Array]:
     rng = np.random.default_rng(5)
     for name, values in reference.items():
         if name in stream.numeric:
-            x = np.array([np.nan if v is None else v for v in values], float)
-            mean, sd = np.nanmean(x), np.nanstd(x)
+            x = _floats(values)
+            # The sd of one that never varies is rounding error, beside which any other value is far
+            # off, or 0.
+            mean, sd = np.nanmean(x), np.nanstd(x) or 1.0
             steps.append(_number(name, float(mean), float(sd), rng))
             if np.isnan(x).any():
                 steps.append(_flag(name, None))
@@ -202,11 +205,15 @@ def encoder(reference: Table, stream: Stream) -> Callable[[Table], Array]:
     return lambda table: np.stack([step(table) for step in steps], axis=1)
 
 
+def _floats(values: Sequence[Any]) -> Array:
+    return np.array([np.nan if v is None else float(v) for v in values])
+
+
 def _number(
     name: str, mean: float, sd: float, rng: np.random.Generator
 ) -> Callable[[Table], Array]:
     def step(table: Table) -> Array:
-        x = np.array([np.nan if v is None else v for v in table[name]], float)
+        x = _floats(table[name])
         x = np.where(np.isnan(x), 0.0, (x - mean) / sd)
         # Tests by rank know no ties.
         return x + 1e-6 * rng.random(len(x))
@@ -219,14 +226,15 @@ def _flag(name: str, value: Any) -> Callable[[Table], Array]:
 
 
 def peer_alarms(
-    stream: Stream, table: Table, names: Sequence[str], cache: Path
+    stream: Stream, table: Table, blocks: int, names: Sequence[str], cache: Path
 ) -> dict[str, dict[str, Any]]:
+    """blocks: the fewest that the null draws are made of, as for driftline's levels."""
     profile, reference = fitted(stream, table)
     encode = encoder(reference, stream)
     has_flags = any(
         name in stream.categorical or None in values for name, values in reference.items()
     )
-    rows = Rows.of(profile, reference)
+    rows = Rows.of(profile, reference, fewest_blocks=blocks)
     draws = [Draw(rows, rows.n, 2 * stream.ert, (11, r)).columns() for r in range(NULLS)]
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -281,18 +289,20 @@ def measure(name: str, folder: Path, cache: Path) -> dict[str, Any]:
     profile, reference = fitted(stream, table)
     left_out = [n for n in (*stream.numeric, *stream.categorical) if n not in reference]
     found: dict[str, Any] = {"left_out": left_out, "changes": list(stream.changes), "detectors": {}}
-    ours_found: dict[str, Any] = {}
-    levels = None
+    label, blocks = "driftline", 1
     try:
-        levels = calibrated(stream, profile, reference)
+        levels = calibrated(stream, profile, reference, about=False)
     except ProfileError as error:
-        found["detectors"]["driftline"] = {"refused": str(error)}
-    else:
-        ours_found["estimate"] = [levels.estimate, levels.low, levels.high, levels.tail]
+        found["refused"] = str(error)
+        label, blocks = "driftline, about", ABOUT_BLOCKS
+        levels = calibrated(stream, profile, reference, about=True)
     alarms = our_alarms(stream, profile, part(table, stream.reference[1]), levels)
-    ours_found |= judged(stream, [a for a, _ in alarms]) | {"alarms": alarms[:200]}
-    found["detectors"]["driftline" if levels else f"driftline, alpha: {ALPHA}"] = ours_found
-    for peer, answer in peer_alarms(stream, table, list(PEERS), cache).items():
+    found["detectors"][label] = judged(stream, [a for a, _ in alarms]) | {
+        "estimate": [levels.estimate, levels.low, levels.high, levels.tail],
+        "caveats": list(levels.caveats),
+        "alarms": alarms[:200],
+    }
+    for peer, answer in peer_alarms(stream, table, blocks, list(PEERS), cache).items():
         if "alarms" in answer:
             answer |= judged(stream, answer["alarms"])
         found["detectors"][peer] = answer
@@ -303,6 +313,7 @@ def table_of(name: str, found: Mapping[str, Any]) -> str:
     changes = found["changes"]
     lines = [
         f"{name}:\n",
+        *([f"Refused: {found['refused']}\n"] if "refused" in found else []),
         "| detector | false alarms (budget) | " + " | ".join(w for _, w in changes) + " |",
         "| --- | --- |" + " --- |" * len(changes),
     ]

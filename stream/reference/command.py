@@ -119,6 +119,12 @@ def show(
             f"{row['id'][:12]}  {row['from'] or 'from the beginning'}  {row['rows']:,} rows{since}",
             highlight=False,
         )
+        for caveat in row["caveats"]:
+            out.print(
+                f"  no promise for {caveat['unit']}: {caveat['caveat']}",
+                markup=False,
+                highlight=False,
+            )
     if pending is not None:
         out.print(
             f"{pending.id[:12]}  being promoted, or its promotion was killed: run it again, or "
@@ -130,11 +136,16 @@ def show(
 def _row(reference: Reference) -> dict[str, Any]:
     from ...schemas.units import iso_ms
 
-    era = reference.era
+    era, budget = reference.era, reference.budget
     return {
         "id": reference.id,
         "profile": reference.whole.id,
         "rows": reference.whole.n_rows,
+        "false_alarms": None if budget is None else budget.false_alarms,
+        "caveats": [
+            {"unit": unit, "caveat": caveat}
+            for unit, caveat in ([] if budget is None else budget.caveats)
+        ],
         "since": None if era.since_ms is None else iso_ms(era.since_ms),
         "from": None if era.from_ms is None else iso_ms(era.from_ms),
         "until": None if era.until_ms is None else iso_ms(era.until_ms),

@@ -91,7 +91,7 @@ def change(verdict: Mapping[str, Any]) -> str:
 def level_facts(
     config: ModelConfig, reference: Reference, events: Mapping[str, int]
 ) -> list[tuple[str, str]]:
-    """What was asked of the tests: a budget with its estimate, or a level.
+    """What was asked of the tests: a budget with its estimate and its caveats, or a level.
 
     events: of each unit, in the range.
     """
@@ -101,6 +101,16 @@ def level_facts(
     facts = [("False alarms asked", f"{config.false_alarms.label}, whole model")]
     for key, found in sorted(budget.units.items())[:4]:
         seen = events.get(key, 0)
+        if found.caveats:
+            facts.append(
+                (
+                    f"False alarms of {key}",
+                    f"no promise; levels for 1 per {found.ert_events:,.0f} of its events, of which "
+                    f"{seen:,} came",
+                )
+            )
+            facts += [(f"No promise for {key}", caveat) for caveat in found.caveats]
+            continue
         facts.append(
             (
                 f"False alarms of {key}",

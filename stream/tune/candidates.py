@@ -288,13 +288,14 @@ def _default_levels(model: ModelConfig) -> list[Level]:
 
 def _other_budgets(budget: FalseAlarms) -> list[FalseAlarms]:
     found = []
+    one = "about 1" if budget.about else "1"
     for factor in (0.25, 4.0):
         if budget.events is not None:
-            found.append(
-                parse_false_alarms(f"1 per {max(1, round(budget.events * factor))} events")
-            )
+            events = max(1, round(budget.events * factor))
+            found.append(parse_false_alarms(f"{one} per {events} events"))
         elif budget.ms is not None:
-            found.append(parse_false_alarms(f"1 per {format_duration(round(budget.ms * factor))}"))
+            ms = format_duration(round(budget.ms * factor))
+            found.append(parse_false_alarms(f"{one} per {ms}"))
     return found
 
 

@@ -336,6 +336,7 @@ def _run_times(tuned: Tuned) -> str:
         if (budget := tuned.calibrated.get(s.candidate)) is not None:
             c = min(budget.units.values(), key=lambda c: c.estimate)
             calibrated = f"1 per {c.estimate:,.0f} events ({c.low:,.0f} to {c.high:,.0f})"
+            calibrated += "; no promise" * bool(budget.caveats)
         label = f"{s.rank}: {s.candidate.label}" + (" (now)" if s.candidate.current else "")
         interval = f"{about(low)} to {'∞' if high is None else about(high)}"
         rows.append([label, f"{s.false_alarms:,}", about(mean), interval, asked, calibrated])

@@ -137,7 +137,13 @@ def _score(s: Score, tuned: Tuned) -> dict[str, Any]:
         "calibration": None
         if budget is None
         else {
-            unit: {"asked": c.ert_events, "estimate": c.estimate, "low": c.low, "high": c.high}
+            unit: {
+                "asked": c.ert_events,
+                "estimate": c.estimate,
+                "low": c.low,
+                "high": c.high,
+                "caveats": list(c.caveats),
+            }
             for unit, c in sorted(budget.units.items())
         },
     }
@@ -312,6 +318,8 @@ def _conclude(tuned: Tuned, console: Console, out: Path | None, report: Path | N
                 f"  {unit}: calibrated for one false alarm per {c.ert_events:,.0f} of its events, "
                 f"{c.estimate:,.0f} estimated (95 %: {c.low:,.0f} to {c.high:,.0f})"
             )
+        for unit, caveat in budget.caveats:
+            say(f"  no promise for {unit}: {caveat}")
     say(
         "  it was chosen on these events: look at it on others before you rely on its figures, with "
         "`driftline replay`"
