@@ -385,6 +385,8 @@ def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     )
     events, looks = simulator.pane_events, len(simulator.looks)
     per_pane += len(simulator.spread.features) * (100 * events + 700 * looks)
+    per_pane += len(simulator.onset.features) * (60 * events + 800)
+    per_pane += 250 * simulator.categorical.onset_classes
     if simulator.slow:
         per_pane += 200_000 * len(simulator.looks) * n_features
     back = max(w.panes for w in simulator.looks)

@@ -52,6 +52,11 @@ class CategoricalLooks:
             own = self._own(i)
             self._onsets(replicate, i, *fold(through[:, own], reference[own]))
 
+    @property
+    def onset_classes(self) -> int:
+        owns = [self._own(i) for i in self.onsets]
+        return sum(own.stop - own.start for own in owns)
+
     def _own(self, feature: int) -> slice:
         j = feature - self.setting.profile.n_numeric
         return slice(int(self.class_starts[j]), int(self.class_ends[j]))

@@ -23,8 +23,8 @@ FEWEST: Final = 30
 ON_MEAN: Final = 0.8
 ON_SPREAD: Final = 1 - ON_MEAN
 # Prior standard deviation of the new mean of scores; the shape of the gamma law of reference
-# variance / new variance, and the weight, in rows, of the reference share in the beta law of the new share,
-# which both say much the same of log sd and of the share's deviations.
+# variance / new variance, and the weight, in rows, of the reference share in the beta law of the new
+# one, which both say much the same of log sd and of the share's deviations.
 _SHIFT_SD: Final = 0.5
 _SHAPE: Final = 4.0
 _ROWS: Final = 3.0

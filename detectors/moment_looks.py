@@ -73,16 +73,25 @@ def drawn(
     """
     draw = replicate.draw
     f, uniform, n = draw.rows.numeric[feature], draw.uniform(feature), len(draw.reference)
-    reference = f.moved_values(draw.reference, uniform[:n])
-    reference = reference[np.isfinite(reference)]
-    if len(reference) < MIN_REFERENCE or reference.min() == reference.max():
+    fitted = can_be_fitted(f.moved_values(draw.reference, uniform[:n]))
+    if fitted is None:
+        return None
+    reference, mean, sd = fitted
+    return reference, mean, sd, f.moved_values(draw.stream, uniform[n:]).reshape(-1, pane_events)
+
+
+def can_be_fitted(values: _FLOATS) -> tuple[_FLOATS, float, float] | None:
+    """The finite ones of a reference's values, sorted, their mean and standard deviation; None where it
+    could not be fitted, as in `fit`."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < MIN_REFERENCE or finite.min() == finite.max():
         return None
     # Summed in the order of the live code, whose profile is sorted.
-    reference = np.sort(reference)
-    mean, sd = mean_and_sd(reference)
+    finite = np.sort(finite)
+    mean, sd = mean_and_sd(finite)
     if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
         return None
-    return reference, mean, sd, f.moved_values(draw.stream, uniform[n:]).reshape(-1, pane_events)
+    return finite, mean, sd
 
 
 def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .evidence import ages, averages, of_moments, tails
 from .looks import CHUNK, Replicate, Setting
-from .moment_looks import drawn
+from .moment_looks import can_be_fitted
 from .numeric import ONE
+from .resample import NumericRows
 from .scores import Scores
 
 _FLOATS = npt.NDArray[np.float64]
@@ -89,27 +91,57 @@ class _Sums:
 
 
 def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
-    found = drawn(replicate, feature, pane_events)
-    if found is None:
+    draw = replicate.draw
+    f, uniform, m = draw.rows.numeric[feature], draw.uniform(feature), len(draw.reference)
+    if not can_be_fitted(f.moved_values(draw.reference, uniform[:m])):
         return None
-    reference, _, _, x = found
-    values, counts = np.unique(reference + 0.0, return_counts=True)
-    through = np.zeros(2 * len(values) + 1, np.int64)
-    through[1::2] = counts
-    scores = Scores.of(through.cumsum())
-    rank = values.searchsorted(x)
-    # Gap and value in turn.
-    cell = 2 * rank + (values[np.minimum(rank, len(values) - 1)] == x)
-    finite = np.isfinite(x)
-    own = scores.cells[np.where(finite, cell, 0)] * finite[:, :, None]
-    score, square = own.sum(axis=1).T
+    reference = np.sort(draw.reference_ranks(feature))
+    place, finite = _places(f, reference, draw.stream, uniform[m:])
+    # Twice a rank, for ties by half.
+    ranks = np.arange(2 * len(reference) + 1) / 2
+    equal = reference.searchsorted(reference) + reference.searchsorted(reference, "right")
+    scores = Scores.at(ranks, np.bincount(equal, minlength=len(ranks)))
+    score, square = (
+        np.where(finite, scores.cells[:, k][place], 0).reshape(-1, pane_events).sum(axis=1)
+        for k in (0, 1)
+    )
     return _Sums(
-        _through(finite.sum(axis=1)),
+        _through(finite.reshape(-1, pane_events).sum(axis=1)),
         _through(score),
         _through(square),
         len(reference),
         tails(scores.fourth),
     )
+
+
+def _places(
+    f: NumericRows, reference: _FLOATS, rows: npt.NDArray[np.intp], uniform: npt.NDArray[Any]
+) -> tuple[_INTS, npt.NDArray[np.bool_]]:
+    """(n,) how many of the reference's moved ranks, sorted, lie below that of each row, and again with
+    those equal to it; and which rows have a finite value.
+
+    A search takes three times as long. Rows of lower rank are below: counted once. Those of the same
+    rank are few, unless it is one of many equal values, which do not move.
+    """
+    has_one = ~np.isnan(f.rank)
+    rank = np.where(has_one, f.rank, 0).astype(np.intp)
+    within = np.bincount((reference + 0.5).astype(np.intp), minlength=len(f.edges) - 1)
+    first = np.concatenate([[0], np.cumsum(within)])[:-1]
+    own = rank[rows]
+    place = 2 * first[own]
+    alone = f.single[rows]
+    place += np.where(alone, 0, within[own])
+    left = np.flatnonzero(alone & (within[own] > 0))
+    own = own[left]
+    moved = own + (uniform[left].astype(np.float64) - 0.5)
+    at, end = first[own], first[own] + within[own]
+    while len(left):
+        below = reference[at] < moved
+        left, moved, at, end = left[below], moved[below], at[below] + 1, end[below]
+        place[left] += 2
+        more = at < end
+        left, moved, at, end = left[more], moved[more], at[more], end[more]
+    return place, has_one[rows]
 
 
 def _through(by_pane: npt.ArrayLike) -> _INTS:

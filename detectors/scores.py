@@ -37,8 +37,13 @@ class Scores:
     def of(through: npt.NDArray[Any]) -> Scores:
         """through: (2U + 1,) how many reference values lie in each cell or before it."""
         count = np.diff(through, prepend=0)
-        m = int(through[-1])
-        score = special.ndtri((through - count / 2 + 0.5) / (m + 1))
+        return Scores.at(through - count / 2, count)
+
+    @staticmethod
+    def at(rank: npt.NDArray[Any], count: npt.NDArray[Any]) -> Scores:
+        """Of C cells at ranks (C,) r, ties by half, with `count` (C,) of the reference values."""
+        m = int(count.sum())
+        score = special.ndtri((rank + 0.5) / (m + 1))
         score -= count @ score / m
         score /= np.sqrt(count @ score**2 / m)
         whole = np.rint(score * ONE).astype(np.int64)
