@@ -17,7 +17,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ PANE_MS = 60_000
 LIMIT = 12
 SEED = 77
 TESTS = {"numeric": ("ks", "missing_rate"), "categorical": ("chi_squared",)}
+EARLY = {
+    "numeric": ("ks", "shiryaev_roberts", "missing_rate"),
+    "categorical": ("chi_squared", "shiryaev_roberts"),
+}
 
 Rows = dict[str, Any]
 Source = Callable[[int], Rows]
@@ -128,6 +132,7 @@ class Case:
     calibrations: int = 2
     runs: int = 300
     most_replicates: int = 500
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: TESTS)
 
 
 CASES: dict[str, Case] = {
@@ -136,6 +141,9 @@ CASES: dict[str, Case] = {
     "ties": Case(ties),
     "missing": Case(missing),
     "categories": Case(categories),
+    "independent, shiryaev_roberts": Case(independent, tests=EARLY),
+    "ties, shiryaev_roberts": Case(ties, tests=EARLY),
+    "categories, shiryaev_roberts": Case(categories, tests=EARLY),
     "50 features": Case(independent, features=50),
     "budget 50,000": Case(independent, budget=50_000, calibrations=2, runs=100),
     "50 features, budget 50,000": Case(
@@ -151,7 +159,7 @@ def first_alarm(case: Case, levels: Calibration, rng: np.random.Generator) -> in
     """Events until a fresh stream, tested against a fresh reference, alarms; LIMIT budgets at most."""
     source = case.source(case.features, rng)
     profile, _ = fit(source(case.reference))
-    plan = plan_of(profile, lambda kind: TESTS[kind])
+    plan = plan_of(profile, lambda kind: case.tests[kind])
     bank = WindowBank(profile, [parse_window(w) for w in case.windows], PANE_MS, 2**60)
     stretch = 20 * PANE
     at = 0
@@ -182,7 +190,7 @@ def measure(name: str, case: Case) -> dict[str, Any]:
         found = calibrate(
             profile,
             reference,
-            plan_of(profile, lambda kind: TESTS[kind]),
+            plan_of(profile, lambda kind: case.tests[kind]),
             [parse_window(w) for w in case.windows],
             pane_events=PANE,
             ert_events=case.budget,

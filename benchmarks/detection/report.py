@@ -14,7 +14,7 @@ from . import cases
 from .records import Figure, Run, Runs, delay, run_time
 
 OURS: Final = "driftline"
-EARLY: Final = "driftline, early set"
+EARLY: Final = "driftline, shiryaev_roberts"
 # Of fewer runs without an alarm before the change, nothing is said.
 FEWEST: Final = 10
 # The same records, with levels moved until its run time on them is the one asked for, as peers' are.
