@@ -135,6 +135,9 @@ def _factors(
         expected = n * shares.share
         moved = grain * expected + math.sqrt(grain) * (count - expected)
         return shares.factors(np.clip(moved, 0, grain * n), np.full(len(count), grain * n))
+    if n > len(count):
+        # A table of every count there may be would be longer.
+        return shares.factors(count, np.full(len(count), n))
     u, v = shares.table(n)
     each = np.arange(len(shares.share))
     return np.exp(np.minimum(u[each, count] + v[each, n - count], LARGEST))

@@ -44,11 +44,11 @@ class Scores:
         """Of C cells at ranks (C,) r, ties by half, with `count` (C,) of the reference values."""
         m = int(count.sum())
         score = special.ndtri((rank + 0.5) / (m + 1))
-        score -= count @ score / m
-        score /= np.sqrt(count @ score**2 / m)
+        score -= (count * score).sum() / m
+        score /= np.sqrt((count * score**2).sum() / m)
         whole = np.rint(score * ONE).astype(np.int64)
         squares = (whole * whole) >> FIXED_POINT_BITS
-        return Scores(np.stack([whole, squares], axis=1), float(count @ score**4 / m))
+        return Scores(np.stack([whole, squares], axis=1), float((count * score**4).sum() / m))
 
 
 def pane_scores(profile: Profile, places: npt.NDArray[Any], counts: npt.NDArray[Any]) -> _INTS:

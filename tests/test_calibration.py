@@ -144,31 +144,52 @@ def test_a_budget_that_many_references_miss_at_once_is_refused(
         levels_for(reference, 12_000, most_replicates=200)
 
 
-@pytest.mark.parametrize("early", [False, True])
-def test_a_coarser_grain_finds_the_same_levels(
-    monkeypatch: pytest.MonkeyPatch, early: bool
-) -> None:
+def test_a_coarser_grain_finds_the_same_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Busy streams are simulated with fewer events, and rows, in the same proportion."""
-    rng = np.random.default_rng(3)
-    columns = normals(6_000, rng)
-    if early:
-        del columns["y"]
-        columns["c"] = rng.choice(list("abcd"), 6_000, p=[0.4, 0.3, 0.2, 0.1]).tolist()
+    columns = normals(6_000, np.random.default_rng(3))
     profile, _ = fit(columns)
-    plan = plan_of(profile)
-    if early:
-        plan = [(detectors()["shiryaev_roberts"], [0, 1])]
     windows = (parse_window("2000 events"),)
 
     def levels(work: float) -> Calibration:
         monkeypatch.setattr("driftline.detectors.calibration._WORK", work)
-        return calibrate(profile, columns, plan, windows, pane_events=1000, ert_events=20_000)
+        return calibrate(
+            profile, columns, plan_of(profile), windows, pane_events=1000, ert_events=20_000
+        )
 
     fine, coarse = levels(1e10), levels(1.6e8)
-    assert (fine.grain, coarse.grain) == (1, 2 if early else 4)
+    assert (fine.grain, coarse.grain) == (1, 4)
     assert fine.horizon == coarse.horizon == 60_000
     for key, level in fine.levels.items():
         assert coarse.levels[key] == pytest.approx(level, rel=0.25)
+
+
+def test_evidence_of_fewer_events_has_the_law_of_that_of_all() -> None:
+    """Bayes factors know how many values there are, so those of a coarser grain are told."""
+    rng = np.random.default_rng(31)
+    columns: dict[str, Any] = {"x": rng.normal(size=6_000)}
+    columns["c"] = rng.choice(list("abcd"), 6_000, p=[0.4, 0.3, 0.2, 0.1]).tolist()
+    profile, _ = fit(columns)
+    plan = [(detectors()["shiryaev_roberts"], [0, 1])]
+    quantiles = []
+    for grain in (1, 4):
+        simulator = Simulator(
+            profile,
+            Rows.of(profile, columns),
+            plan,
+            [parse_window("3000 events")],
+            pane_events=1000,
+            pane_ms=60_000,
+            min_events=30,
+            seed=5,
+            grain=grain,
+        )
+        assert not simulator.slow
+        seen = [simulator.run(r, 60, np.zeros(2), bounds=True) for r in range(300)]
+        log_p = np.concatenate([s.log_p for s in seen])
+        test = np.concatenate([s.test for s in seen])
+        quantiles.append([np.quantile(log_p[test == t], [0.01, 0.03]) for t in range(2)])
+    np.testing.assert_allclose(quantiles[1], quantiles[0], atol=0.25)
+    assert (np.array(quantiles[0]) < -0.3).all()
 
 
 def test_rows_that_follow_each_other_support_less() -> None:
