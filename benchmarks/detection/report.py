@@ -142,7 +142,8 @@ _COLOURS: Final = {
 
 
 def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """Delays on a logarithmic axis, a strip for each case; a bar is a standard error either way."""
+    """Delays on a logarithmic axis, a strip for each case; a bar is a standard error either way. A ring
+    is driftline as it was chosen beforehand."""
     left, width, strip, top = 210, 560, 46, 46
     low, high = 10.0, float(cases.AFTER)
 
@@ -162,6 +163,10 @@ def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
         out.append(f'<circle cx="{place}" cy="20" r="5" fill="{colour}"/>')
         out.append(f'<text x="{place + 10}" y="24">{library}</text>')
         place += 120
+    out.append(
+        f'<circle cx="{place}" cy="20" r="5" fill="white" stroke="#c2410c" stroke-width="2"/>'
+    )
+    out.append(f'<text x="{place + 10}" y="24">mean_shift</text>')
     bottom = top + strip * len(names)
     for tick in (10, 30, 100, 300, 1000, 3000):
         out.append(
@@ -181,16 +186,18 @@ def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
             for r in rows
             if name in r.delays
             and r.delays[name].n >= FEWEST
-            and not (r.name.startswith(OURS) and r.name != OURS)
+            and not (r.name.startswith(OURS) and r.name not in (OURS, EARLY))
         ]
-        for j, r in enumerate(sorted(peers, key=lambda r: r.name != OURS, reverse=True)):
-            f, ours = r.delays[name], r.name == OURS
+        last = (OURS, EARLY)
+        for j, r in enumerate(sorted(peers, key=lambda r: r.name not in last, reverse=True)):
+            f, ours = r.delays[name], r.name in last
             at = y if ours else y - strip * 0.32 + strip * 0.64 * j / max(1, len(peers) - 1)
             colour = _COLOURS[r.name.split()[0].rstrip(",")]
             a, b = x(max(low, f.mean - f.error)), x(min(high, f.mean + f.error))
             out.append(
                 f'<g fill="{colour}" stroke="{colour}"><title>{r.name}: {_said(f)}</title>'
                 f'<line x1="{a:.1f}" x2="{b:.1f}" y1="{at:.1f}" y2="{at:.1f}" stroke-width="2"/>'
-                f'<circle cx="{x(f.mean):.1f}" cy="{at:.1f}" r="{6 if ours else 3.5}"/></g>'
+                f'<circle cx="{x(f.mean):.1f}" cy="{at:.1f}" r="{6 if ours else 3.5}" '
+                f'stroke-width="2" fill="{"white" if r.name == OURS else colour}"/></g>'
             )
     return "\n".join([*out, "</svg>"]) + "\n"
