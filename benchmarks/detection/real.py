@@ -127,7 +127,7 @@ def part(table: Table, first: int, end: int | None = None) -> Table:
 
 
 def fitted(stream: Stream, table: Table) -> tuple[Any, Table]:
-    """The profile, and the reference rows; a column that never varies is left out, as `fit` says."""
+    """The profile, and the reference rows of its features."""
     reference = part(table, *stream.reference)
     kinds: Any = dict.fromkeys(stream.numeric, "numeric")
     kinds |= dict.fromkeys(stream.categorical, "categorical")
