@@ -108,26 +108,27 @@ def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
     total, beyond = distance.sum(axis=1), far.sum(axis=1)
     by_pane = total / ONE + FARTHEST_SD * beyond * (above.astype(int) - below)
     return _Sums(
-        _through(finite.sum(axis=1)),
-        _through(total),
-        _through(((distance * distance) >> FIXED_POINT_BITS).sum(axis=1)),
-        _through(beyond),
-        _through(above),
-        _through(below),
+        through(finite.sum(axis=1)),
+        through(total),
+        through(((distance * distance) >> FIXED_POINT_BITS).sum(axis=1)),
+        through(beyond),
+        through(above),
+        through(below),
         np.concatenate([[0.0], np.cumsum(by_pane)]),
         len(reference),
     )
 
 
-def _through(by_pane: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def through(by_pane: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """(panes + 1,) sums up to each pane, 0 before the first."""
     return np.concatenate([[0], np.cumsum(by_pane, dtype=np.int64)])
 
 
 def _mean_shift(sums: _Sums, looks: Looks, due: npt.NDArray[np.int64]) -> _FLOATS:
     begins = np.maximum(due - looks.panes, 0)
 
-    def inside(through: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return through[due] - through[begins]
+    def inside(up_to: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return up_to[due] - up_to[begins]
 
     n, beyond = inside(sums.n), inside(sums.beyond)
     side = (inside(sums.above) > 0).astype(int) - (inside(sums.below) > 0)

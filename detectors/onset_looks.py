@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .evidence import ages, averages, of_moments, tails
 from .looks import CHUNK, Replicate, Setting
-from .moment_looks import can_be_fitted
+from .moment_looks import can_be_fitted, through
 from .numeric import ONE
 from .resample import NumericRows
 from .scores import Scores
@@ -106,9 +106,9 @@ def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
         for k in (0, 1)
     )
     return _Sums(
-        _through(finite.reshape(-1, pane_events).sum(axis=1)),
-        _through(score),
-        _through(square),
+        through(finite.reshape(-1, pane_events).sum(axis=1)),
+        through(score),
+        through(square),
         len(reference),
         tails(scores.fourth),
     )
@@ -142,7 +142,3 @@ def _places(
         more = at < end
         left, moved, at, end = left[more], moved[more], at[more], end[more]
     return place, has_one[rows]
-
-
-def _through(by_pane: npt.ArrayLike) -> _INTS:
-    return np.concatenate([[0], np.cumsum(by_pane, dtype=np.int64)])

@@ -140,15 +140,16 @@ class _Since:
         of_ages = ages(len(panes))
         panes, last = panes[: of_ages[-1]], of_ages - 1
         events = np.array([p.events for p in panes], np.int64).cumsum()[last]
-        scores = np.array([_scores(profile, pane) for pane in panes], np.int64)
+        made = [_made(profile, pane) for pane in panes]
+        scores = np.array([m.scores for m in made], np.int64)
         first = window.layout.first_rest
-        places = [p.rest_places for p in panes]
+        places = [m.rest_places for m in made]
         span = np.repeat(
             of_ages.searchsorted(np.arange(1, len(panes) + 1)), [len(x) for x in places]
         )
         width = window.layout.size - first
         code = span * width + (np.concatenate(places) - first)
-        counts = np.concatenate([p.rest_counts for p in panes])
+        counts = np.concatenate([m.rest_counts for m in made])
         rest = np.bincount(code, counts, len(of_ages) * width).astype(np.int64)
         return _Since(
             panes,
@@ -263,10 +264,20 @@ def _moved_share(f: CategoricalProfile, most: int, observed: npt.NDArray[Any]) -
     return Effect("share_shift", now - before, "share", before, now, name)
 
 
-def _scores(profile: Profile, pane: Kept) -> _INTS:
-    """`pane_scores`, made once for a pane, which many windows have and many looks."""
+class _Made(NamedTuple):
+    """Of one pane: its `pane_scores`, and its entries that are no finite numbers."""
+
+    scores: _INTS
+    rest_places: npt.NDArray[np.int32]
+    rest_counts: npt.NDArray[np.int32]
+
+
+def _made(profile: Profile, pane: Kept) -> _Made:
+    """Made once for a pane, which many windows have and many looks."""
     found = pane.made.get(ShiryaevRoberts.name)
     if found is None:
-        found = pane_scores(profile, pane.places, pane.counts)
+        rest = pane.places >= layout_of(profile).first_rest
+        scores = pane_scores(profile, pane.places, pane.counts)
+        found = _Made(scores, pane.places[rest], pane.counts[rest])
         pane.made[ShiryaevRoberts.name] = found
     return found

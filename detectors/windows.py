@@ -167,15 +167,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A closed pane in a bank: its entries by their places in a window's store, and again those that are
-    no finite numbers. made: what a detector makes of the pane, under its name, and made once."""
+    """A closed pane in a bank: its entries by their places in a window's store. made: what a detector
+    makes of the pane, under its name, and made once."""
 
     start_ms: int
     events: int
     places: npt.NDArray[np.int32]
     counts: npt.NDArray[np.int32]
-    rest_places: npt.NDArray[np.int32]
-    rest_counts: npt.NDArray[np.int32]
     sums: npt.NDArray[np.int64]
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
@@ -251,15 +249,12 @@ class WindowBank:
         """
         if pane is not None:
             places = self.layout.position[pane.cells]
-            rest = places >= self.layout.first_rest
             self.kept.append(
                 Kept(
                     pane.start_ms,
                     pane.events,
                     places,
                     pane.counts,
-                    places[rest],
-                    pane.counts[rest],
                     pane.sums,
                     pane.low,
                     pane.high,
