@@ -7,18 +7,16 @@ Detector.test(profile, windows) -> Outcomes
 """
 
 from .base import Detector, Effect, Outcome, detectors
+from .fitting import LeftOut, fit, infer_kind
 from .mmd import mmd_permutation_test
 from .online_mmd import OnlineMMD
 from .panes import Columns, OpenPane, Pane, merge, summarize
 from .profile import (
     CategoricalProfile,
     Kind,
-    LeftOut,
     NumericProfile,
     Profile,
     category_name,
-    fit,
-    infer_kind,
 )
 from .windows import Window, WindowBank
 

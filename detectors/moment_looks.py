@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from .fitting import MIN_REFERENCE, mean_and_sd
 from .looks import Looks, Replicate, Setting, log
 from .numeric import FARTHEST_SD, FIXED_POINT_BITS, ONE
-from .profile import MIN_REFERENCE, mean_and_sd
 
 _FLOATS = npt.NDArray[np.float64]
 

@@ -18,6 +18,7 @@ from .base import Detector
 from .categorical_looks import CategoricalLooks
 from .chi_squared import ChiSquared
 from .cusum import Cusum
+from .fitting import fit
 from .ks import KolmogorovSmirnov
 from .looks import FOREVER_MS, Found, Looks, Probe, Replicate, Seen, Setting, log
 from .mean_shift import MeanShift
@@ -26,7 +27,7 @@ from .moment_looks import MomentLooks
 from .numeric_looks import COARSE_SLACK, SLACK, NumericLooks
 from .onset_looks import OnsetLooks
 from .panes import Columns, summarize
-from .profile import Kind, Profile, fit
+from .profile import Kind, Profile
 from .resample import Draw, Rows
 from .shiryaev_roberts import ShiryaevRoberts
 from .spread_looks import SpreadLooks

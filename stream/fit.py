@@ -6,15 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..detectors.profile import (
-    Kind,
-    LeftOut,
-    Profile,
-    category_name,
-    column_kind,
-    fit,
-    infer_kind,
-)
+from ..detectors.fitting import LeftOut, fit, infer_kind
+from ..detectors.profile import Kind, Profile, category_name, column_kind
 from ..schemas.errors import DriftlineError, EventError, ProfileError
 from ..schemas.verdict import unit_key
 from .config.document import ModelConfig

@@ -13,7 +13,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from driftline.detectors.profile import fit
+from driftline.detectors import fit
 from driftline.stream.cli import app
 from driftline.stream.config.document import Config
 from driftline.stream.pages.figures import figure_html
