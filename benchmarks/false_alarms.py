@@ -38,6 +38,7 @@ TESTS = {"numeric": ("ks", "missing_rate"), "categorical": ("chi_squared",)}
 EARLY = {
     "numeric": ("ks", "shiryaev_roberts", "missing_rate"),
     "categorical": ("chi_squared", "shiryaev_roberts"),
+    "multivariate": ("shiryaev_roberts",),
 }
 
 Rows = dict[str, Any]
@@ -142,7 +143,9 @@ CASES: dict[str, Case] = {
     "missing": Case(missing),
     "categories": Case(categories),
     "independent, shiryaev_roberts": Case(independent, tests=EARLY),
+    "correlated, shiryaev_roberts": Case(correlated, tests=EARLY),
     "ties, shiryaev_roberts": Case(ties, tests=EARLY),
+    "missing, shiryaev_roberts": Case(missing, tests=EARLY),
     "categories, shiryaev_roberts": Case(categories, tests=EARLY),
     "50 features": Case(independent, features=50),
     "budget 50,000": Case(independent, budget=50_000, calibrations=2, runs=100),
@@ -158,8 +161,8 @@ CASES: dict[str, Case] = {
 def first_alarm(case: Case, levels: Calibration, rng: np.random.Generator) -> int:
     """Events until a fresh stream, tested against a fresh reference, alarms; LIMIT budgets at most."""
     source = case.source(case.features, rng)
-    profile, _ = fit(source(case.reference))
-    plan = plan_of(profile, lambda kind: case.tests[kind])
+    profile, _ = fit(source(case.reference), multivariate=True)
+    plan = plan_of(profile, lambda kind: case.tests.get(kind, ()))
     bank = WindowBank(profile, [parse_window(w) for w in case.windows], PANE_MS, 2**60)
     stretch = 20 * PANE
     at = 0
@@ -171,7 +174,7 @@ def first_alarm(case: Case, levels: Calibration, rng: np.random.Generator) -> in
             for detector, features in plan:
                 for window, row in zip(due, detector.test(profile, due, features), strict=True):
                     for o in row:
-                        name = profile.features[o.feature].name
+                        name = profile.name_of(o.feature)
                         if o.significant(levels.level(name, detector.name, window.label)):
                             return at
     return LIMIT * case.budget
@@ -185,12 +188,12 @@ def measure(name: str, case: Case) -> dict[str, Any]:
     for c in range(case.calibrations):
         rng = np.random.default_rng([*seed, c])
         reference = case.source(case.features, rng)(case.reference)
-        profile, _ = fit(reference)
+        profile, _ = fit(reference, multivariate=True)
         begun = time.process_time()
         found = calibrate(
             profile,
             reference,
-            plan_of(profile, lambda kind: case.tests[kind]),
+            plan_of(profile, lambda kind: case.tests.get(kind, ())),
             [parse_window(w) for w in case.windows],
             pane_events=PANE,
             ert_events=case.budget,

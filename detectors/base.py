@@ -90,13 +90,19 @@ class Detector(Protocol):
 def plan_of(
     profile: Profile, names: Callable[[Kind], Sequence[str]]
 ) -> list[tuple[Detector, list[int]]]:
-    """(detector, indices of the features it tests), given the detectors' names of each kind."""
+    """(detector, indices of the features it tests), given the detectors' names of each kind.
+
+    names: asked for `multivariate`, too, of a profile whose numeric features can be tested together.
+    """
     known = detectors()
     plan: dict[str, tuple[Detector, list[int]]] = {}
     for i, f in enumerate(profile.features):
         for name in names(f.kind):
             if f.kind in known[name].kinds:
                 plan.setdefault(name, (known[name], []))[1].append(i)
+    if profile.multivariate is not None:
+        for name in names("multivariate"):
+            plan.setdefault(name, (known[name], []))[1].append(len(profile.features))
     return list(plan.values())
 
 

@@ -182,7 +182,7 @@ def calibrate(
     _check_steady(terms, simulator, solved, ert_events)
     rate = math.exp(solved.log_rate)
     levels = {
-        (profile.features[t.feature].name, t.detector.name, windows[t.window].label): max(
+        (profile.name_of(t.feature), t.detector.name, windows[t.window].label): max(
             level, _SMALLEST if terms.caveats else 0.0
         )
         for t, level in zip(simulator.tests, scales.levels(rate), strict=True)
@@ -225,7 +225,7 @@ def _bounded(
     rate = pane_events / (ert_events * len(simulator.tests))
     return Calibration(
         levels={
-            (profile.features[t.feature].name, t.detector.name, windows[t.window].label): rate
+            (profile.name_of(t.feature), t.detector.name, windows[t.window].label): rate
             for t in simulator.tests
         },
         ert_events=float(ert_events),
@@ -385,7 +385,10 @@ def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
     )
     events, looks = simulator.pane_events, len(simulator.looks)
     per_pane += len(simulator.spread.features) * (100 * events + 700 * looks)
-    per_pane += len(simulator.onset.features) * (60 * events + 800)
+    onset = simulator.onset
+    together = simulator.profile.n_numeric if onset.together else 0
+    per_pane += max(len(onset.alone), together) * 60 * events + 800 * len(onset.alone)
+    per_pane += together * (300 + together)
     per_pane += 250 * simulator.categorical.onset_classes
     if simulator.slow:
         per_pane += 200_000 * len(simulator.looks) * n_features
@@ -433,7 +436,7 @@ def _check_level(terms: _Terms, simulator: Simulator, probe: Probe) -> None:
     if period:
         remedy = f"use windows of whole cycles (of {period:,.0f} events), or leave the feature out"
     terms.object(
-        f"{simulator.profile.features[probe.feature].name!r} differs so much between windows of "
+        f"{simulator.profile.name_of(probe.feature)!r} differs so much between windows of "
         f"{looks.spec.label!r} that the p-values of {probe.detector.name} cannot be told from 0, and "
         "no level can keep them quiet",
         remedy,

@@ -6,6 +6,7 @@ are closed forms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +32,8 @@ _ROWS: Final = 3.0
 # But no wider than √15, or four, standard errors: beside many values a prior as wide as that asks for
 # much stronger evidence, of changes that are no more likely to be so large.
 _WIDEST: Final = 15.0
+# L of `of_distance`; of one direction it leads to nearly the same 15.
+_NATS: Final = 5.2
 # Kurtosis - 1 is taken for no less: of two values it is 0, and the mean says it all.
 _FEWEST_TAILS: Final = 0.5
 # e^600 is said of any larger factor, so that sums stay finite.
@@ -95,6 +98,31 @@ def of_moments(
         np.where(n >= FEWEST, np.minimum(f, LARGEST), 0.0) for f in (of_mean, of_spread)
     )
     return ON_MEAN * np.exp(of_mean), ON_SPREAD * np.exp(of_spread)
+
+
+def of_distance(
+    n: npt.NDArray[Any], distance: npt.NDArray[Any], m: int, directions: int
+) -> _FLOATS:
+    """Bayes factors of means that moved in several directions, each by an amount of its own.
+
+    With n' = 1/(1/n + 1/m), Hotelling's T² = n'·distance² is n'·(shift)² added up over K directions in
+    units of a covariance that m rows tell; its law where nothing moved, and where shifts are normal
+    with variance r/n' in each direction, are F distributions with K and m - K degrees of freedom, the
+    second times 1 + r, and the factor is the ratio of their densities. r is n'/4, but no larger than
+    suits evidence that is just strong enough: where T² exceeds K, its mean, by 2√(K·L) + 2·L, which it
+    does with probability e⁻ᴸ (Laurent & Massart 2000), T²/K - 1 is the likeliest r.
+
+    Args:
+        n: values since the onset. distance: squared Mahalanobis distance of their mean scores from
+            the reference's. m: reference rows. directions: K.
+    """
+    size = 1.0 / (1.0 / np.maximum(n, 1) + 1.0 / m)
+    widest = 2 * (math.sqrt(directions * _NATS) + _NATS) / directions
+    gain = np.minimum(_SHIFT_SD**2 * size, widest)
+    squared, freedom = size * distance, m - 1
+    factor = np.log1p(squared / freedom) - np.log1p(squared / (1 + gain) / freedom)
+    factor = (freedom + 1) / 2 * factor - directions / 2 * np.log1p(gain)
+    return np.exp(np.where(n >= FEWEST, np.minimum(factor, LARGEST), 0.0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import ProfileError
+from .multivariate import Multivariate, why_not
+from .numeric import ONE
 from .profile import (
     BOOLEAN_NAMES,
     CategoricalProfile,
@@ -23,6 +25,7 @@ from .profile import (
     category_name,
     split_numbers,
 )
+from .scores import Scores
 from .vectors import VectorProfile
 
 # The fewest usable reference values a feature is accepted with. Below it no test has power: with 20
@@ -77,6 +80,7 @@ def fit(
     max_categories: int = 1000,
     required: bool = True,
     vectors: Sequence[VectorProfile] = (),
+    multivariate: bool = False,
 ) -> tuple[Profile, tuple[LeftOut, ...]]:
     """The profile of a reference.
 
@@ -92,6 +96,8 @@ def fit(
         required: whether a feature named in `kinds` that cannot be monitored is an error, or left
             out like any other.
         vectors: features that were fitted by `fit_vectors`.
+        multivariate: whether the numeric features can be tested together, too, where there are 2 to
+            500 and five rows for each.
 
     Returns:
         the profile, and the columns left out.
@@ -140,7 +146,27 @@ def fit(
             + (f" ({said})" if said else "")
             + f"; at least {MIN_REFERENCE} rows with a value of a feature are needed"
         )
-    return Profile([*features, *vectors], n_rows), tuple(left_out)
+    together = None
+    numeric = [f for f in features if isinstance(f, NumericProfile)]
+    if multivariate and why_not(len(numeric), n_rows) is None:
+        together = Multivariate.of(_scores(numeric, columns, n_rows))
+    return Profile([*features, *vectors], n_rows, multivariate=together), tuple(left_out)
+
+
+def _scores(
+    numeric: Sequence[NumericProfile], columns: Mapping[str, Column], n_rows: int
+) -> npt.NDArray[np.float64]:
+    """(n_rows, D) normal scores, 0 for what is no finite number."""
+    found = np.zeros((n_rows, len(numeric)))
+    for j, f in enumerate(numeric):
+        values, _ = split_numbers(columns[f.name])
+        finite = np.isfinite(values)
+        through = np.empty(f.n_finite_cells, np.int64)
+        through[0::2], through[1::2] = f.through_gap, f.through_value
+        place = 2 * np.searchsorted(f.values, values[finite], "left")
+        place += np.searchsorted(f.values, values[finite], "right") * 2 > place
+        found[finite, j] = Scores.of(through).cells[place, 0] / ONE
+    return found
 
 
 class _Unusable(Exception):

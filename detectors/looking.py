@@ -17,7 +17,7 @@ Plan = Sequence[tuple[Detector, Sequence[int]]]
 def tests_of(profile: Profile, plan: Plan, windows: Sequence[WindowSpec]) -> set[Key]:
     """(feature, detector, window) of every test that looks at all windows come to."""
     return {
-        (profile.features[i].name, detector.name, window.label)
+        (profile.name_of(i), detector.name, window.label)
         for detector, features in plan
         for i in features
         for window in windows

@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .layout import layout_of
+from .numeric import ONE
 from .profile import NumericProfile, Profile
+from .scores import pane_scores
 from .vectors import VectorProfile
 from .windows import WindowBank
 
@@ -120,8 +122,35 @@ class History:
         key = (feature, absent, window_start_ms)
         self._follow()
         if key not in self._found:
-            self._found[key] = self._estimate(feature, absent, window_start_ms)
+            if feature == len(self._bank.profile.features):
+                self._found[key] = self._together(window_start_ms)
+            else:
+                self._found[key] = self._estimate(feature, absent, window_start_ms)
         return self._found[key]
+
+    def _together(self, window_start_ms: int) -> Onset | None:
+        """Of all numeric features: mean normal scores before and after, in the window alone."""
+        profile, known = self._bank.profile, self._bank.profile.multivariate
+        panes = [p for p in self._bank.kept if p.start_ms >= window_start_ms]
+        if known is None or not panes:
+            return None
+        sums = np.array([pane_scores(profile, p.places, p.counts)[:, 0] for p in panes]) / ONE
+        along = np.cumsum(sums @ known.whitening.T, axis=0)
+        n = np.cumsum([p.events for p in panes])
+        before = np.concatenate([np.zeros_like(along[:1]), along[:-1]])
+        n_before = np.concatenate([[0], n[:-1]]) + known.n
+        after, n_after = along[-1] - before, n[-1] + known.n - n_before
+        apart = after / n_after[:, None] - before / n_before[:, None]
+        weight = n_before * n_after / (n_before + n_after)
+        gains = weight * np.square(apart).sum(axis=1) / 2
+        best = len(gains) - 1 - int(np.argmax(gains[::-1]))
+        inside = np.flatnonzero(gains >= gains.max() - CONFIDENCE_NATS)
+        low, high = int(inside[0]), int(inside[-1])
+        return Onset(
+            panes[best].start_ms,
+            None if low == 0 else panes[low - 1].start_ms,
+            panes[high].start_ms + self._bank.pane_ms,
+        )
 
     def _estimate(self, feature: int, absent: bool, window_start_ms: int) -> Onset | None:
         totals = self._totals[self._at : self._at + self._n + 1]

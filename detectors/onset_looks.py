@@ -4,18 +4,19 @@ and what has been since an onset of some age is the same for windows of all size
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .evidence import ages, averages, of_moments, tails
+from .evidence import ages, averages, of_distance, of_moments, tails
 from .looks import CHUNK, Replicate, Setting
 from .moment_looks import can_be_fitted, through
+from .multivariate import Multivariate
 from .numeric import ONE
-from .resample import NumericRows
+from .resample import NumericRows, Rows
 from .scores import Scores
 
 _FLOATS = npt.NDArray[np.float64]
@@ -23,32 +24,67 @@ _INTS = npt.NDArray[np.int64]
 
 
 class OnsetLooks:
-    """features: the numeric ones that `shiryaev_roberts` tests."""
+    """features: the numeric ones that `shiryaev_roberts` tests, and what follows the last feature for
+    all of them together."""
 
     def __init__(self, setting: Setting, features: Sequence[int]) -> None:
         self.setting, self.features = setting, features
+        self.together = len(setting.profile.features) in features
+        self.alone = frozenset(features) - {len(setting.profile.features)}
+        # A coarser grain leaves too few rows to tell how features go together as well as live.
+        self.covariance = None
+        if self.together and setting.grain > 1:
+            self.covariance = Multivariate.of(_all_scores(setting.rows))
 
     def run(self, replicate: Replicate) -> None:
-        setting, n_panes = self.setting, replicate.n_panes
-        of_ages = ages(min(n_panes, max(w.panes for w in setting.looks)))
-        step = max(1, CHUNK // 8 // len(of_ages))
-        fewest = max(2, setting.min_events)
-        for i in self.features:
+        setting, profile = self.setting, self.setting.profile
+        of_ages = ages(min(replicate.n_panes, max(w.panes for w in setting.looks)))
+        reference: list[_FLOATS] = []
+        scores: list[_INTS] = []
+        for i in range(profile.n_numeric) if self.together else sorted(self.alone):
             sums = _sums(replicate, i, setting.pane_events)
             if sums is None:
+                # Constant in this draw: it says nothing of the others.
+                reference.append(np.zeros(len(replicate.draw.reference)))
+                scores.append(np.zeros(replicate.n_panes + 1, np.int64))
                 continue
-            for a in range(0, n_panes, step):
-                ends = np.arange(a + 1, min(a + step, n_panes) + 1)
-                log_average = sums.log_averages(ends, of_ages, setting.grain)
-                for w, looks in enumerate(setting.looks):
-                    due = looks.due(a, int(ends[-1]))
-                    inside = np.minimum(looks.panes, due)
-                    kept = sums.n[due] - sums.n[due - inside] >= fewest
-                    due, inside = due[kept], inside[kept]
-                    if len(due):
-                        oldest = of_ages.searchsorted(inside, "right") - 1
-                        log_p = np.minimum(0.0, -log_average[due - a - 1, oldest])
-                        replicate.note(due, setting.index["shiryaev_roberts", i, w], log_p)
+            if self.together:
+                reference.append(_reference_scores(replicate, i))
+                scores.append(sums.score)
+            if i in self.alone:
+                self._look(replicate, i, of_ages, sums.n, sums.log_averages)
+        if self.together:
+            events = setting.pane_events * np.arange(replicate.n_panes + 1)
+            known = self.covariance or Multivariate.of(np.stack(reference, axis=1))
+            joint = _Joint(events, np.stack(scores, axis=1), known, len(replicate.draw.reference))
+            self._look(replicate, len(profile.features), of_ages, events, joint.log_averages)
+
+    def _look(
+        self,
+        replicate: Replicate,
+        test: int,
+        of_ages: _INTS,
+        n: _INTS,
+        log_averages: Callable[[_INTS, _INTS, int], _FLOATS],
+    ) -> None:
+        """n: (panes + 1,) values up to each pane. log_averages: of `_Sums` or `_Joint`."""
+        setting, n_panes = self.setting, replicate.n_panes
+        step = max(1, CHUNK // 8 // len(of_ages))
+        if test == len(setting.profile.features):
+            step = max(1, step // setting.profile.n_numeric)
+        fewest = max(2, setting.min_events)
+        for a in range(0, n_panes, step):
+            ends = np.arange(a + 1, min(a + step, n_panes) + 1)
+            log_average = log_averages(ends, of_ages, setting.grain)
+            for w, looks in enumerate(setting.looks):
+                due = looks.due(a, int(ends[-1]))
+                inside = np.minimum(looks.panes, due)
+                kept = n[due] - n[due - inside] >= fewest
+                due, inside = due[kept], inside[kept]
+                if len(due):
+                    oldest = of_ages.searchsorted(inside, "right") - 1
+                    log_p = np.minimum(0.0, -log_average[due - a - 1, oldest])
+                    replicate.note(due, setting.index["shiryaev_roberts", test, w], log_p)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +126,31 @@ class _Sums:
         return np.log(averages(of_mean + of_spread, of_ages))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Joint:
+    """Of all D numeric features, up to each pane: events (panes + 1,) and sums of their normal scores
+    (panes + 1, D), in multiples of 2**-20. n_reference: rows."""
+
+    events: _INTS
+    score: _INTS
+    known: Multivariate
+    n_reference: int
+
+    def log_averages(self, ends: _INTS, of_ages: _INTS, grain: int) -> _FLOATS:
+        """As `_Sums.log_averages`."""
+        begins = np.maximum(ends[:, None] - of_ages, 0)
+        n = self.events[ends][:, None] - self.events[begins]
+        # Of running sums, so that directions are taken once for each pane, not for each onset.
+        along = self.score / ONE @ self.known.whitening.T
+        moved = (along[ends][:, None] - along[begins]) / n[:, :, None]
+        # See there: where one event stands for `grain`, means lie closer by the root of it.
+        distance = np.square(moved).sum(axis=2) / grain
+        factors = of_distance(
+            n * grain, distance, self.n_reference * grain, len(self.known.whitening)
+        )
+        return np.log(averages(factors, of_ages))
+
+
 def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
     draw = replicate.draw
     f, uniform, m = draw.rows.numeric[feature], draw.uniform(feature), len(draw.reference)
@@ -112,6 +173,28 @@ def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
         len(reference),
         tails(scores.fourth),
     )
+
+
+def _reference_scores(replicate: Replicate, feature: int) -> _FLOATS:
+    """(n_reference,) normal scores of the drawn reference's own rows, 0 without a finite value."""
+    draw = replicate.draw
+    uniform = draw.uniform(feature)[: len(draw.reference)]
+    return _own_scores(draw.rows.numeric[feature].moved_ranks(draw.reference, uniform))
+
+
+def _all_scores(rows: Rows) -> _FLOATS:
+    """(N, D) normal scores of the reference rows themselves."""
+    return np.stack([_own_scores(f.rank) for f in rows.numeric], axis=1)
+
+
+def _own_scores(ranks: _FLOATS) -> _FLOATS:
+    """Of values with these ranks among themselves, NaN for none."""
+    found, finite = np.zeros(len(ranks)), ~np.isnan(ranks)
+    distinct, place, count = np.unique(ranks[finite], return_inverse=True, return_counts=True)
+    if len(distinct) > 1:
+        scores = Scores.at(np.cumsum(count) - count / 2, count)
+        found[finite] = scores.cells[place, 0] / ONE
+    return found
 
 
 def _places(

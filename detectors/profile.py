@@ -22,6 +22,8 @@ has *cells*, the places an event's value can fall into; a pane is nothing but co
 
         events with a vector, events without; the vectors themselves go beside the counts (vectors)
 
+    all numeric features together (`multivariate`): none, since their own say it all
+
 Counts *on* and *between* the sorted reference values are all that the empirical
 distribution functions of both samples need at every point where either can jump, so a
 Kolmogorov–Smirnov test made from them is the one made from the raw values, ties included.
@@ -41,9 +43,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import ProfileError
+from .multivariate import MULTIVARIATE, Multivariate
 from .vectors import VectorProfile
 
-Kind = Literal["numeric", "categorical", "boolean", "text", "vector", "group"]
+Kind = Literal["numeric", "categorical", "boolean", "text", "vector", "group", "multivariate"]
 VECTOR_KINDS: Final = ("text", "vector", "group")
 Scalar = str | int | float | bool | None
 Column = Sequence[Any] | npt.NDArray[Any]
@@ -174,10 +177,16 @@ class Profile:
 
     offsets: (F+1,) int64; the cells of feature f are `offsets[f]:offsets[f+1]` in a flat count
     vector of `n_cells` entries. id: a digest of the content, unless it was given.
+    multivariate: the numeric features together, None where they cannot be tested so; tests know
+    them by the index after the last feature's.
     """
 
     def __init__(
-        self, features: Sequence[FeatureProfile], n_rows: int, ident: str | None = None
+        self,
+        features: Sequence[FeatureProfile],
+        n_rows: int,
+        ident: str | None = None,
+        multivariate: Multivariate | None = None,
     ) -> None:
         numeric = [f for f in features if isinstance(f, NumericProfile)]
         categorical = [f for f in features if isinstance(f, CategoricalProfile)]
@@ -186,6 +195,7 @@ class Profile:
         self.n_numeric = len(numeric)
         self.n_categorical = len(categorical)
         self.n_rows = n_rows
+        self.multivariate = multivariate
         self.numeric: tuple[NumericProfile, ...] = tuple(numeric)
         self.categorical: tuple[CategoricalProfile, ...] = tuple(categorical)
         self.vectors: tuple[VectorProfile, ...] = tuple(vectors)
@@ -203,6 +213,13 @@ class Profile:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.features)
+
+    def name_of(self, index: int) -> str:
+        """What verdicts call a feature, or all numeric ones together."""
+        return MULTIVARIATE if index == len(self.features) else self.features[index].name
+
+    def kind_of(self, index: int) -> Kind:
+        return "multivariate" if index == len(self.features) else self.features[index].kind
 
     def vector(self, index: int) -> VectorProfile:
         """The vector feature at `index` among all features."""
@@ -252,7 +269,11 @@ class Profile:
                 if f.constant is not None:
                     own["constant"] = f.constant
                 meta.append(own)
-        return {"format": FORMAT, "n_rows": self.n_rows, "features": meta}, arrays
+        whole = {"format": FORMAT, "n_rows": self.n_rows, "features": meta}
+        if self.multivariate is not None:
+            arrays["multivariate.products"] = self.multivariate.products
+            whole["multivariate"] = {"n": self.multivariate.n}
+        return whole, arrays
 
     @staticmethod
     def from_parts(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Profile:
@@ -296,7 +317,14 @@ class Profile:
                     counts = np.asarray(arrays[f"{i}.counts"], np.int64)
                     _check_length(f"{i}.counts", counts, len(own["categories"]))
                     features.append(CategoricalProfile(kind=kind, counts=counts, **own))
-            return Profile(features, int(meta["n_rows"]))
+            multivariate = None
+            if "multivariate" in meta:
+                products = np.asarray(arrays["multivariate.products"], np.int32)
+                d = sum(isinstance(f, NumericProfile) for f in features)
+                if products.shape != (d, d):
+                    raise ValueError(f"{products.shape} products of {d} numeric features")
+                multivariate = Multivariate(products, int(meta["multivariate"]["n"]))
+            return Profile(features, int(meta["n_rows"]), multivariate=multivariate)
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(
                 f"profile is damaged ({type(error).__name__}: {error}); "

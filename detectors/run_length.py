@@ -9,7 +9,8 @@ the monitor runs it, pane by pane.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from .looks import FOREVER_MS, Found, Looks, Probe, Replicate, Seen, Setting, lo
 from .mean_shift import MeanShift
 from .missing_rate import MissingRate
 from .moment_looks import MomentLooks
+from .multivariate import MULTIVARIATE
 from .numeric_looks import COARSE_SLACK, SLACK, NumericLooks
 from .onset_looks import OnsetLooks
 from .panes import Columns, summarize
@@ -90,7 +92,9 @@ class Simulator:
         self.kept = None
         if certain:
             of_window = [rows.memory.kept_of(w.panes * pane_events) for w in self.looks]
-            self.kept = np.array([of_window[t.window][t.feature] for t in self.tests])
+            self.kept = np.array(
+                [self._of_feature(of_window[t.window], np.min)[t.feature] for t in self.tests]
+            )
         self.index = {(t.detector.name, t.feature, t.window): i for i, t in enumerate(self.tests)}
         fast = () if live else _QUICK
         # A feature that is one and the same in all rows has nothing to simulate: each p-value is 1.
@@ -119,11 +123,12 @@ class Simulator:
         ks = of.get(KolmogorovSmirnov, [])
         self.numeric = NumericLooks(self.setting, ks, self.rate, slack)
         onsets = of.get(ShiryaevRoberts, [])
+        categories = range(n_numeric, len(profile.counted))
         self.categorical = CategoricalLooks(
-            self.setting, of.get(ChiSquared, []), [i for i in onsets if i >= n_numeric]
+            self.setting, of.get(ChiSquared, []), [i for i in onsets if i in categories]
         )
         self.moments = MomentLooks(self.setting, of.get(MeanShift, []), of.get(Cusum, []))
-        self.onset = OnsetLooks(self.setting, [i for i in onsets if i < n_numeric])
+        self.onset = OnsetLooks(self.setting, [i for i in onsets if i not in categories])
         self.spread = SpreadLooks(self.setting, of.get(VarianceShift, []))
 
     def run(
@@ -139,7 +144,8 @@ class Simulator:
             stretch = 1.0 / self.kept
         else:
             rng = np.random.default_rng([self.seed, replicate, 2])
-            stretch = self.rows.memory.stretch(rng)[[t.feature for t in self.tests]]
+            stretch = self._of_feature(self.rows.memory.stretch(rng), np.max)
+            stretch = stretch[[t.feature for t in self.tests]]
         own = Replicate(draw, n_panes, screen / stretch, bounds, found)
         if self.numeric.ks or self.numeric.rate:
             self.numeric.run(own)
@@ -156,16 +162,35 @@ class Simulator:
         seen = found.seen()
         return Seen(seen.pane, seen.test, seen.log_p * stretch[seen.test])
 
+    def _of_feature(
+        self, known: npt.NDArray[np.float64], worst: Callable[[Any], Any]
+    ) -> npt.NDArray[np.float64]:
+        """By feature, what is known of the counted ones; of all numeric ones together, the worst."""
+        found = np.ones(len(self.profile.features) + 1)
+        found[: len(known)] = known
+        if numeric := self.profile.n_numeric:
+            found[-1] = worst(known[:numeric])
+        return found
+
     def _live(self, replicate: Replicate) -> None:
         """Every look of the detectors that have no bound, as the monitor makes it."""
         n_panes = replicate.n_panes
         reference, stream = replicate.draw.columns()
         kinds: dict[str, Kind] = {f.name: f.kind for f in self.profile.features}
-        profile, _ = fit(reference, kinds, max_categories=self.n_reference, required=False)
+        together = self.profile.multivariate is not None
+        profile, _ = fit(
+            reference,
+            kinds,
+            max_categories=self.n_reference,
+            required=False,
+            multivariate=together,
+        )
         # A number that is constant in this draw is a category there.
         names = {f.name: i for i, f in enumerate(profile.features) if f.kind == kinds[f.name]}
+        if profile.multivariate is not None:
+            names[MULTIVARIATE] = len(profile.features)
         plan = [
-            (d, [(i, names[n]) for i in f if (n := self.profile.features[i].name) in names])
+            (d, [(i, names[n]) for i in f if (n := self.profile.name_of(i)) in names])
             for d, f in self.slow
         ]
         bank = WindowBank(profile, [w.spec for w in self.looks], self.pane_ms, FOREVER_MS)

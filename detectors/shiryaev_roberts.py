@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .base import Effect, Outcome
 from .cells import finite_detail, mean_effect, too_few
-from .evidence import Shares, ages, averages, of_moments, tails
+from .evidence import Shares, ages, averages, of_distance, of_moments, tails
 from .layout import layout_of
 from .moments import in_units, spread_effect, sums_in_sd
 from .numeric import ONE
@@ -21,6 +21,9 @@ from .profile import CategoricalProfile, Kind, NumericProfile, Profile
 from .scores import pane_scores, scores_of
 from .shares import category_counts, category_detail
 from .windows import Kept, Window
+
+SHIFTS: Final = 5
+"""Features whose shifts are told of all together."""
 
 _FLOATS = npt.NDArray[np.float64]
 _INTS = npt.NDArray[np.int64]
@@ -38,6 +41,10 @@ class ShiryaevRoberts:
     seen and on missing values. Blind to what leaves all of these; values that
     follow each other make its p-values too small, like those of every test here.
 
+    All numeric features together (`multivariate`) are one vector, whose mean has moved or not: then
+    what is a little in many of them adds up, and a feature that leaves its relation with the others is
+    seen though its own values are usual. How they go together is known from the reference rows.
+
     Numbers are looked at through their normal scores: as the normal quantiles of their ranks among the
     reference values. So wild values do not decide alone, and p-values hold whatever the feature's law.
 
@@ -45,13 +52,15 @@ class ShiryaevRoberts:
     1 / p with a probability of at most p (Markov). So the p-value is too large, mostly by ten times and
     more; calibrated levels make up for it.
 
-    Effect: once the average exceeds 1, that of what weighs most, from the likeliest onset on
-    (`detail.n_since` values), from Σ and Σ² of the values; before, of the whole window. Stateless.
+    Effect: of a vector, the root mean square shift of its K directions, which is the Mahalanobis
+    distance of its mean, less what chance alone would make of it, over √K. Of a feature, once the
+    average exceeds 1, that of what weighs most, from the likeliest onset on (`detail.n_since` values),
+    from Σ and Σ² of the values; before, of the whole window. Stateless.
     Cost: one sum per pane in the window.
 
     Source: Shiryaev (1963) and Roberts (1966) for the sum over onsets; Pollak (1987) for its mixture
     over unknown shifts; Lai (1995) for the window; Chernoff & Savage (1958) for normal scores; Ramdas
-    et al. (2023) for 1 / average as a p-value.
+    et al. (2023) for 1 / average as a p-value; Hotelling (1931) for vectors.
 
     >>> from driftline.detectors import Columns, WindowBank, fit, summarize
     >>> from driftline.schemas.units import parse_window
@@ -67,7 +76,9 @@ class ShiryaevRoberts:
     """
 
     name: ClassVar[str] = "shiryaev_roberts"
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"numeric", "categorical", "boolean"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset(
+        {"numeric", "categorical", "boolean", "multivariate"}
+    )
     # Its outcome depends on which pane of the window a value is in, not only on the window's counts.
     reads_panes: ClassVar[bool] = True
 
@@ -84,10 +95,14 @@ def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list
     found: dict[int, _Weighed] = {}
     if since is not None:
         found = _numbers(profile, since, [i for i in features if i < profile.n_numeric])
-        found |= _categories(profile, since, [i for i in features if i >= profile.n_numeric])
+        categories = range(profile.n_numeric, len(profile.counted))
+        found |= _categories(profile, since, [i for i in features if i in categories])
     absent = window.absent()
     outcomes: list[Outcome] = []
     for i in features:
+        if i == len(profile.features):
+            outcomes.append(_together(profile, window, since))
+            continue
         f = profile.counted[i]
         if isinstance(f, NumericProfile):
             n = window.events - sum(absent[i])
@@ -108,6 +123,39 @@ def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list
             outcome = Outcome(i, statistic, p, effect, detail=detail)
         outcomes.append(outcome)
     return outcomes
+
+
+def _together(profile: Profile, window: Window, since: _Since | None) -> Outcome:
+    index, known = len(profile.features), profile.multivariate
+    assert known is not None
+    detail: dict[str, object] = {"n_reference": known.n, "n_test": window.events}
+    outcome = too_few(window, index, detail, 2, "one of an event")
+    if outcome is not None or since is None:
+        return outcome or Outcome(index, None, None, detail=detail)
+    directions = len(known.whitening)
+    distance = known.squared_distance(since.scores[:, :, 0] / ONE / since.events[:, None])
+    factors = of_distance(since.events, distance, known.n, directions)
+    [average], [k] = since.weigh(factors[:, None])
+    if average > 1:
+        detail["n_since"] = int(since.events[k])
+    else:
+        k = len(since.ages) - 1
+    detail["shifts"] = _largest_shifts(profile, since, k)
+    by_chance = directions * (1 / int(since.events[k]) + 1 / known.n)
+    moved = math.sqrt(max(0.0, float(distance[k]) - by_chance) / directions)
+    detail["directions"] = directions
+    effect = Effect("distance", moved, "reference standard deviations", 0.0, moved)
+    statistic, p = math.log(average), min(1.0, 1.0 / average)
+    return Outcome(index, statistic, p, effect, detail=detail)
+
+
+def _largest_shifts(profile: Profile, since: _Since, k: int) -> dict[str, float]:
+    """Mean normal scores since onset k of the features that moved most against what chance makes."""
+    layout = layout_of(profile)
+    n = since.events[k] - since.rest[k][layout.absent - layout.first_rest].sum(axis=1)
+    mean = since.scores[k, :, 0] / ONE / np.maximum(n, 1)
+    most = np.argsort(-np.abs(mean) * np.sqrt(n), kind="stable")[:SHIFTS]
+    return {profile.numeric[i].name: round(float(mean[i]), 3) for i in most.tolist() if n[i]}
 
 
 class _Weighed(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..detectors.fitting import LeftOut, fit, infer_kind
+from ..detectors.multivariate import MULTIVARIATE, why_not
 from ..detectors.profile import Kind, Profile, category_name, column_kind
 from ..schemas.errors import DriftlineError, EventError, ProfileError
 from ..schemas.verdict import unit_key
@@ -189,7 +190,13 @@ def fit_rows(
         max_categories=model.max_categories,
         required=model.features != "auto",
         vectors=vectors.profiles(everything, share),
+        multivariate=True,
     )
+    together = bool(model.detectors_for("multivariate"))
+    if together and (why := why_not(whole.n_numeric, rows.n)):
+        raise ProfileError(
+            f"`detectors.multivariate` of model {model.name!r}: {why}; fit on more rows, or leave it out"
+        )
     whole_key = unit_key(model.name, {})
     notes = [(whole_key, entry) for entry in left_out]
     notes += [(whole_key, entry) for entry in unusable]
@@ -207,11 +214,14 @@ def fit_rows(
                 required=False,
                 max_categories=model.max_categories,
                 vectors=vectors.profiles(at, share),
+                multivariate=True,
             )
         except ProfileError as error:
             notes.append((key, LeftOut("(the whole segment)", str(error).splitlines()[0])))
             continue
         notes += [(key, entry) for entry in missing]
+        if together and (why := why_not(profile.n_numeric, profile.n_rows)):
+            notes.append((key, LeftOut(MULTIVARIATE, why)))
         units[key] = (segment, profile)
     return Fitted(Reference(model.name, units, dict(source)), notes)
 

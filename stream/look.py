@@ -9,11 +9,12 @@ first question is which features are responsible, and that is a question about a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
+from ..detectors.multivariate import MULTIVARIATE
 from .verdicts import Verdict
 
 FALSE_DISCOVERIES: Final = 0.01
@@ -73,16 +74,36 @@ def responsible(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
     for v in verdicts:
         if v["status"] == "ok":
             tests.setdefault(v["feature"], []).append(v)
-    if not tests:
-        return []
+    together = tests.pop(MULTIVARIATE, [])
     smallest = [min(1.0, len(of) * min(map(_p_value, of))) for of in tests.values()]
     adjusted = benjamini_yekutieli(smallest)
-    clearest = [
-        min(of, key=lambda v: (not v["drifted"], _p_value(v), -magnitude(v["effect"])))
+    found = [
+        _clearest(of)
         for of, q in zip(tests.values(), adjusted, strict=True)
         if q <= FALSE_DISCOVERIES or any(v["drifted"] for v in of)
     ]
-    return sorted(clearest, key=lambda v: (-magnitude(v["effect"]), _p_value(v), v["feature"]))
+    # All of them are none of them.
+    if any(v["drifted"] for v in together):
+        found.append(_clearest(together))
+    return ranked(found)
+
+
+def ranked(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Verdicts or a look's entries of several features, the largest effect first. What all numeric
+    ones together came to is last, unless it is all that is drift by its own level."""
+    found = sorted(entries, key=lambda e: (-magnitude(e["effect"]), _p_value(e), e["feature"]))
+    alone = [e for e in found if e["feature"] != MULTIVARIATE]
+    together = [e for e in found if e["feature"] == MULTIVARIATE]
+    return [*alone, *together] if any(map(_by_itself, alone)) else [*together, *alone]
+
+
+def _by_itself(entry: Mapping[str, Any]) -> bool:
+    """Whether its own test drifted: others are named as those of an alarm that they did not raise."""
+    return "alpha" not in entry or _p_value(entry) <= entry["alpha"]
+
+
+def _clearest(of: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return min(of, key=lambda v: (not v["drifted"], _p_value(v), -magnitude(v["effect"])))
 
 
 def benjamini_yekutieli(p_values: Sequence[float]) -> list[float]:
@@ -120,10 +141,11 @@ def magnitude(effect: Mapping[str, Any] | None) -> float:
 
 def _p_value(verdict: Mapping[str, Any]) -> float:
     if verdict["p_value"] is None:
-        # A test on its statistic says yes or no.
-        return 0.0 if verdict["drifted"] else 1.0
+        # A test on its statistic says yes or no; an entry is there because it said yes.
+        return 0.0 if verdict.get("drifted", True) else 1.0
     # A test with rare classes decides on the table with those pooled, too.
-    return max(verdict["p_value"], verdict["detail"].get("pooled", {}).get("p_value") or 0.0)
+    pooled = verdict.get("detail", {}).get("pooled", {})
+    return max(verdict["p_value"], pooled.get("p_value") or 0.0)
 
 
 def entry_of(verdict: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,4 +157,5 @@ def entry_of(verdict: Mapping[str, Any]) -> dict[str, Any]:
         level: verdict[level],
         "since_earliest": verdict["detail"].get("since_earliest"),
         "since_latest": verdict["detail"].get("since_latest"),
+        **{name: verdict["detail"][name] for name in ("shifts",) if name in verdict["detail"]},
     }

@@ -78,7 +78,7 @@ class Wording:
         key = (feature, detector, size)
         known = self._series.get(key)
         if known is None:
-            name = self.profile.features[feature].name
+            name = self.profile.name_of(feature)
             level = self.levels.alpha
             if self.levels.of is not None and detector != ONLINE:
                 level = self.levels.of[name, detector, size]

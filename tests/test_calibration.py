@@ -305,7 +305,7 @@ def test_the_quick_looks_at_mean_and_spread_are_those_of_the_monitor() -> None:
     """Values far beyond the reference, too, and windows that are not full yet."""
     rng = np.random.default_rng(19)
     columns: dict[str, Any] = mixed(800, rng) | {"wild": rng.standard_cauchy(800) ** 3}
-    profile, _ = fit(columns)
+    profile, _ = fit(columns, multivariate=True)
     rows = Rows.of(profile, columns)
     known = detectors()
     numeric = list(range(profile.n_numeric))
@@ -315,7 +315,8 @@ def test_the_quick_looks_at_mean_and_spread_are_those_of_the_monitor() -> None:
             rows,
             [
                 *((known[name], numeric) for name in ("mean_shift", "cusum", "variance_shift")),
-                (known["shiryaev_roberts"], list(range(len(profile.features)))),
+                # The last are all numeric ones together.
+                (known["shiryaev_roberts"], list(range(len(profile.features) + 1))),
             ],
             [parse_window(w) for w in ("500 events", "12m", {"size": "9m", "hop": "3m"})],
             pane_events=PANE,

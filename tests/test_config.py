@@ -46,6 +46,7 @@ DETECTORS = {
     "ks": {"numeric"},
     "missing_rate": {"numeric", "categorical"},
     "chi_squared": {"categorical"},
+    "shiryaev_roberts": {"numeric", "categorical", "multivariate"},
 }
 SMALLEST = (HERE / "good" / "smallest.yaml").read_text()
 
@@ -107,7 +108,11 @@ def test_every_default(tmp_path: Path) -> None:
         "groups": {},
         "prediction": "auto",
         "score": "auto",
-        "detectors": {"numeric": ("ks", "missing_rate"), "categorical": ("chi_squared",)},
+        "detectors": {
+            "numeric": ("ks", "missing_rate"),
+            "categorical": ("chi_squared",),
+            "multivariate": (),
+        },
         "alpha": 0.01,
         "false_alarms": None,
         "min_events": 30,
@@ -191,7 +196,11 @@ def test_top_level_keys_are_the_defaults_of_every_model() -> None:
     assert [w.label for w in churn.windows] == ["1d"]
     assert (fraud.reference, churn.reference) == (str(HERE / "good" / "fraud"), "/srv/churn")
     assert (fraud.alpha, churn.alpha) == (0.05, 0.05)
-    assert churn.detectors == {"numeric": ("ks",), "categorical": ("missing_rate",)}
+    assert churn.detectors == {
+        "numeric": ("ks",),
+        "categorical": ("missing_rate",),
+        "multivariate": (),
+    }
 
 
 def test_yaml_means_what_it_says() -> None:

@@ -53,6 +53,7 @@ VARIANTS: Final[Mapping[str, tuple[_Detectors, tuple[str, ...]]]] = {
         {
             "numeric": ("ks", "shiryaev_roberts", "missing_rate"),
             "categorical": ("chi_squared", "shiryaev_roberts"),
+            "multivariate": ("shiryaev_roberts",),
         },
         ONE_WINDOW,
     ),
@@ -77,13 +78,13 @@ def named(model: str, x: Array, prefix: str) -> dict[str, Any]:
 
 
 def plan(profile: Any, variant: str = "driftline") -> Any:
-    return plan_of(profile, lambda kind: VARIANTS[variant][0][kind])
+    return plan_of(profile, lambda kind: VARIANTS[variant][0].get(kind, ()))
 
 
 def levels_of(model: str, number: int, variant: str) -> tuple[Calibration, float]:
     """A calibration on a reference of its own, and the seconds that it took."""
     reference = named(model, cases.reference(model, 1_000_000 + number), "x")
-    profile, _ = fit(reference)
+    profile, _ = fit(reference, multivariate=True)
     begun = time.process_time()
     found = calibrate(
         profile,
@@ -157,7 +158,7 @@ class Quick:
         reference = cases.reference(self.model, self.number)
         n, n_panes = len(reference), len(x) // PANE
         both = named(self.model, np.concatenate([reference, x[: n_panes * PANE]]), "x")
-        profile, _ = fit({name: values[:n] for name, values in both.items()})
+        profile, _ = fit({name: values[:n] for name, values in both.items()}, multivariate=True)
         as_they_are = tuple(_AsTheyAre.of(name, values) for name, values in both.items())
         rows = Rows(len(both["x00"]), as_they_are, (), _ALONE)
         fresh = _Fresh(rows, n)
@@ -174,7 +175,7 @@ class Quick:
         )
         tests = simulator.tests
         level = np.log([
-            self.levels.level(profile.features[t.feature].name, t.detector.name, windows[t.window].label)
+            self.levels.level(profile.name_of(t.feature), t.detector.name, windows[t.window].label)
             for t in tests
         ])  # fmt: skip
         found = Found()

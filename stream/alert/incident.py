@@ -21,11 +21,12 @@ from it; its features join. A window that is never tested again holds a firing a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
+from ...detectors.multivariate import MULTIVARIATE
 from ...schemas.alert import Alert, alert_id, alert_key
-from ..look import magnitude
+from ..look import magnitude, ranked
 from . import wording
 from .lifecycle import MAX_VERDICTS, ROW_VERSION, Severity, checked, moved
 
@@ -141,10 +142,6 @@ def _newer(known: Mapping[str, Any], entry: Mapping[str, Any]) -> Mapping[str, A
     return {**larger, **{name: onset[name] for name in ("since", "since_earliest", "since_latest")}}
 
 
-def _ranked(features: Mapping[str, Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    return sorted(features.values(), key=lambda e: (-magnitude(e["effect"]), e["feature"]))
-
-
 def _alert(
     firing: Firing,
     verdict: Mapping[str, Any],
@@ -153,10 +150,10 @@ def _alert(
     ends_at: str | None = None,
 ) -> Alert:
     key = key_of(verdict)
-    lead, *others = _ranked(firing["features"])
+    lead, *others = ranked(firing["features"].values())
     summary = wording.drifted(
         {"model": verdict["model"], "segment": verdict["segment"], **lead},
-        [entry["feature"] for entry in others],
+        [entry["feature"] for entry in others if entry["feature"] != MULTIVARIATE],
     )
     if ends_at is not None:
         summary = wording.recovered(ends_at, resolve_after, summary)

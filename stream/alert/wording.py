@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ...detectors.multivariate import MULTIVARIATE
+
 # Names people say; any other detector is called by its own with spaces, `online mmd`.
 DETECTORS: Final[Mapping[str, str]] = {
     "ks": "KS",
@@ -23,6 +25,7 @@ DETECTORS: Final[Mapping[str, str]] = {
     "shiryaev_roberts": "Shiryaev–Roberts",
 }
 
+SHIFTED: Final = 3  # features whose shifts are told where all of them together have drifted
 NAMED: Final = 2  # other features that a sentence names
 NO_VALUE: Final = ("(unseen)", "(missing)")  # classes of a table that are no category
 
@@ -79,7 +82,10 @@ def moment(instant: str) -> str:
 def subject(verdict: Mapping[str, Any]) -> str:
     """`temperature of model delay`, and where there is a segment ` (carrier = EV)`."""
     segment = ", ".join(f"{column} = {value}" for column, value in verdict["segment"].items())
-    of = f"{verdict['feature']} of model {verdict['model']}"
+    feature = verdict["feature"]
+    if feature == MULTIVARIATE:
+        feature = "the numeric features together"
+    of = f"{feature} of model {verdict['model']}"
     if verdict["detector"] == "missing_rate":
         of = f"missing values of {of}"
     return f"{of} ({segment})" if segment else of
@@ -111,6 +117,10 @@ def effect(verdict: Mapping[str, Any]) -> str:
     if found["kind"] == "similarity_shift":
         verb = _verb(before, after)
         return f": similarity to the reference {verb} from {number(before)} to {number(after)}"
+    if verdict["feature"] == MULTIVARIATE:
+        most = verdict.get("detail", verdict).get("shifts", {})
+        named = ", ".join(f"{name} {shift:+.2g}" for name, shift in [*most.items()][:SHIFTED])
+        return f"moved by {number(value)} {found['unit']} on average (most of all {named})"
     if found["kind"] == "distance":
         return f"moved away by {number(value)} {found['unit']} ({number(after)})"
     span = f"({number(before)} → {number(after)})"

@@ -68,6 +68,7 @@ KINDS: tuple[str, ...] = ("numeric", "categorical", "boolean", "text", "vector")
 DEFAULT_DETECTORS: dict[str, tuple[str, ...]] = {
     "numeric": ("ks", "missing_rate"),
     "categorical": ("chi_squared",),
+    "multivariate": (),
 }
 
 
@@ -107,7 +108,8 @@ class ModelConfig(Section):
         Literal["auto", "numeric", "off"], BeforeValidator(one_of("auto", "numeric", "off"))
     ] = "auto"
     detectors: dict[str, tuple[str, ...]] = Field(default_factory=lambda: dict(DEFAULT_DETECTORS))
-    """Kind → names of detectors; a boolean feature is tested as a categorical one."""
+    """Kind → names of detectors; a boolean feature is tested as a categorical one, and all numeric
+    features together, as one vector, as `multivariate`."""
     alpha: Annotated[float, BeforeValidator(level)] = 0.01
     """Level of one look at the whole model, shared out among its tests."""
     false_alarms: Annotated[FalseAlarms, BeforeValidator(budget)] | None = None
@@ -305,18 +307,24 @@ class ModelConfig(Section):
     def _detectors(cls, value: object, info: ValidationInfo) -> object:
         known = (info.context or {}).get("detectors")
         if not isinstance(value, Mapping):
-            rule = "detectors is a mapping of numeric and categorical to lists of detectors"
+            rule = (
+                "detectors is a mapping of numeric, categorical and multivariate "
+                "to lists of detectors"
+            )
             raise wrong(value, rule, "write for example {numeric: [ks]}")
         mistakes: list[Mistake] = []
         chosen = dict(DEFAULT_DETECTORS)
         for kind, names in value.items():
             if kind not in DEFAULT_DETECTORS:
-                rule = "detectors are chosen for numeric and for categorical features"
+                rule = (
+                    "detectors are chosen for numeric and for categorical features, and for all "
+                    "numeric ones together (multivariate)"
+                )
                 near = "categorical" if kind == "boolean" else nearest(kind, DEFAULT_DETECTORS)
                 mistakes.append(Mistake((kind,), kind, rule, f"write {near or 'numeric'}"))
             elif not isinstance(names, list | tuple) or not names:
                 rule = "must be a list with at least one detector"
-                example = f"[{', '.join(DEFAULT_DETECTORS[kind])}]"
+                example = f"[{', '.join(DEFAULT_DETECTORS[kind] or ('shiryaev_roberts',))}]"
                 mistakes.append(Mistake((kind,), names, rule, f"write for example {example}"))
             else:
                 mistakes += _detector_mistakes(kind, names, known)
@@ -373,10 +381,11 @@ def _detector_mistakes(kind: str, names: Collection[Any], known: Any) -> list[Mi
         # A boolean feature is tested as a categorical one.
         of_kind = {kind, "boolean"} if kind == "categorical" else {kind}
         usable = [n for n in known or () if fits is None or of_kind & set(fits[n])]
+        of = "all numeric features together" if kind == "multivariate" else f"{kind} features"
         if name in seen:
             mistakes.append(Mistake((kind, i), name, "each detector is listed once", "remove it"))
         elif not isinstance(name, str) or (known is not None and name not in usable):
-            what = "detectors" if fits is None else f"detectors for {kind} features"
+            what = "detectors" if fits is None else f"detectors for {of}"
             rule = f"{what} are {', '.join(sorted(usable))}" if known else "must be a name"
             near = nearest(name, usable) or (min(usable) if usable else "ks")
             mistakes.append(Mistake((kind, i), name, rule, f"write {near}"))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ...detectors.multivariate import MULTIVARIATE
 from .values import (
     MAX_PREFIX,
     TOPIC_NAME,
@@ -52,7 +53,7 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "error": ("exception", "error_code", "error_message", "failure"),
     "segment": ("segments", "cohort", "dimensions"),
 }  # fmt: skip
-RESERVED_FEATURES = ("prediction", "score")
+RESERVED_FEATURES = ("prediction", "score", MULTIVARIATE)
 FIELDS = (
     "id",
     "ts",
@@ -217,6 +218,10 @@ def _field_problem(name: str, text: object) -> tuple[object, str, str] | None:
 
 
 def reserved_feature(name: str) -> tuple[object, str, str]:
-    rule = f"the name `{name}` is reserved for the model's own {name} in verdicts and alerts"
-    remedy = f"give the feature another name in input.fields: features.{name}_in: $.features.{name}"
+    whose = f"the model's own {name}"
+    if name == MULTIVARIATE:
+        whose = "all numeric features together"
+    rule = f"the name `{name}` is reserved for {whose} in verdicts and alerts"
+    free = f"{name.strip('()')}_in"
+    remedy = f"give the feature another name in input.fields: features.{free}: $.features.{name}"
     return name, rule, remedy

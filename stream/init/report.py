@@ -121,6 +121,7 @@ def _lines(findings: Findings) -> Iterator[str]:
     yield "# detectors:  # with false_alarms: sooner told of a change of any size"
     yield "#   numeric: [ks, shiryaev_roberts, missing_rate]"
     yield "#   categorical: [chi_squared, shiryaev_roberts]"
+    yield "#   multivariate: [shiryaev_roberts]  # a little in many numbers at once"
     yield ""
     if single:
         yield from _features(findings.models[0], "")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ...detectors.base import plan_of
 from ...detectors.looking import tests_of
+from ...detectors.multivariate import why_not
 from ...detectors.profile import Profile, column_kind
 from ...schemas.errors import ProfileError
 from ...schemas.units import format_duration, iso_ms
@@ -63,6 +64,13 @@ def check(model: ModelConfig, reference: Reference, place: str | None = None) ->
                 f"{where} was fitted with other settings of {f.name!r} than driftline.yaml has "
                 "now; fit it again with `driftline fit`"
             )
+    if model.detectors_for("multivariate") and reference.whole.multivariate is None:
+        why = why_not(reference.whole.n_numeric, reference.whole.n_rows)
+        raise ProfileError(
+            f"{where} does not say how numeric features go together, which `detectors.multivariate` "
+            f"tests ({why or 'it was fitted by a version that did not note it'}); fit it again with "
+            "`driftline fit`, or leave `multivariate` out"
+        )
     segments = {tuple(segment) for segment, _ in reference.units.values() if segment}
     wanted = tuple(model.segment_by)
     if segments and segments != {wanted}:

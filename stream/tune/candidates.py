@@ -47,8 +47,8 @@ class Level:
 class Candidate:
     """One configuration.
 
-    numeric, categorical: names of the detectors of each kind of feature. current: it is the one in
-    driftline.yaml.
+    numeric, categorical: names of the detectors of each kind of feature; multivariate: of all numeric
+    ones together. current: it is the one in driftline.yaml.
     """
 
     pane_ms: int
@@ -56,9 +56,12 @@ class Candidate:
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
     level: Level
+    multivariate: tuple[str, ...] = ()
     current: bool = False
 
     def detectors_for(self, kind: str) -> tuple[str, ...]:
+        if kind == "multivariate":
+            return self.multivariate
         return self.numeric if kind == "numeric" else self.categorical
 
     @property
@@ -71,7 +74,8 @@ class Candidate:
 
     @property
     def detectors_label(self) -> str:
-        return ", ".join(dict.fromkeys((*self.numeric, *self.categorical)))
+        own = dict.fromkeys((*self.numeric, *self.categorical))
+        return ", ".join([*own, *(f"multivariate {name}" for name in self.multivariate)])
 
     @property
     def label(self) -> str:
@@ -86,7 +90,11 @@ class Candidate:
             update={
                 "pane_ms": self.pane_ms,
                 "windows": self.windows,
-                "detectors": {"numeric": self.numeric, "categorical": self.categorical},
+                "detectors": {
+                    "numeric": self.numeric,
+                    "categorical": self.categorical,
+                    "multivariate": self.multivariate,
+                },
                 "alpha": alpha,
                 "false_alarms": self.level.budget,
             }
@@ -133,6 +141,7 @@ def grid(
         model.detectors_for("numeric"),
         model.detectors_for("categorical"),
         Level(None, model.false_alarms) if model.false_alarms else Level(model.alpha),
+        model.detectors_for("multivariate"),
         current=True,
     )
     found: dict[object, Candidate] = {_identity(current): current}
@@ -144,7 +153,7 @@ def grid(
             reason = reason or why
             continue
         for (numeric, categorical), level in product(dict.fromkeys(sets), dict.fromkeys(levels)):
-            one = Candidate(pane_ms, specs, numeric, categorical, level)
+            one = Candidate(pane_ms, specs, numeric, categorical, level, current.multivariate)
             found.setdefault(_identity(one), one)
     if len(found) > MOST:
         raise DriftlineError(

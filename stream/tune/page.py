@@ -298,7 +298,7 @@ def _feature_rows(tuned: Tuned, s: Score) -> list[tuple[str, list[tuple[int, int
                 kept = [
                     k
                     for k, i in enumerate(features)
-                    if detector in candidate.detectors_for(profile.features[i].kind)
+                    if detector in candidate.detectors_for(profile.kind_of(i))
                 ]
                 if not kept:
                     continue
@@ -308,7 +308,7 @@ def _feature_rows(tuned: Tuned, s: Score) -> list[tuple[str, list[tuple[int, int
                     at = drifted[:, k]
                     if at.any():
                         segment = unit.partition("|")[2]
-                        name = profile.features[i].name + (f" ({segment})" if segment else "")
+                        name = profile.name_of(i) + (f" ({segment})" if segment else "")
                         found.setdefault(name, []).append((looks.end_ms[at], after[at]))
     rows = [(name, _union(parts)) for name, parts in found.items()]
     rows.sort(key=lambda row: (-sum(b - a for a, b in row[1]), row[0]))

@@ -113,12 +113,12 @@ class Scorer:
         key = (candidate.numeric, candidate.categorical, unit)
         if key not in self._columns:
             found = []
-            features = self.evidence.units[unit].features
+            profile = self.evidence.units[unit]
             for detector, tested in self.evidence.plans[unit].items():
                 at = [
                     k
                     for k, i in enumerate(tested)
-                    if detector in candidate.detectors_for(features[i].kind)
+                    if detector in candidate.detectors_for(profile.kind_of(i))
                 ]
                 if at:
                     found.append((detector, np.array(at), [tested[k] for k in at]))
@@ -234,10 +234,10 @@ class Scorer:
         return float(quiet[low])
 
     def _firing(self, candidate: Candidate, levels: Levels, unit: str, at_ms: int) -> Bools:
-        """(F,) the features of a unit whose alert is firing at a time: one of their tests drifted
-        in its last `resolve_after` looks."""
+        """(F + 1,) the features of a unit whose alert is firing at a time, and all together: one of
+        their tests drifted in its last `resolve_after` looks."""
         evidence = self.evidence
-        firing = np.zeros(len(evidence.units[unit].features), np.bool_)
+        firing = np.zeros(len(evidence.units[unit].features) + 1, np.bool_)
         for window in candidate.windows:
             key = (unit, candidate.pane_ms, window.label)
             looks = evidence.looks.get(key)
@@ -261,7 +261,8 @@ class Scorer:
             for unit, profile in evidence.units.items():
                 told = ~self._firing(candidate, levels, unit, incident.start_ms)
                 if incident.features:
-                    told &= np.array([f.name in incident.features for f in profile.features])
+                    named = [f.name in incident.features for f in profile.features]
+                    told &= np.array([*named, any(named[: profile.n_numeric])])
                 for window in candidate.windows:
                     looks = evidence.looks.get((unit, candidate.pane_ms, window.label))
                     if looks is None:
@@ -288,7 +289,7 @@ class Scorer:
         tell of it."""
         evidence = self.evidence
         unit = next(iter(evidence.units))
-        n_features = len(evidence.units[unit].features)
+        n_features = len(evidence.units[unit].features) + 1
         delays: dict[str, list[float]] = {}
         shares: dict[str, list[float]] = {}
         firing: dict[int, Bools] = {}

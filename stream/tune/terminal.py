@@ -94,6 +94,7 @@ def settings(candidate: Candidate) -> dict[str, Any]:
         "detectors": {
             "numeric": list(candidate.numeric),
             "categorical": list(candidate.categorical),
+            **({"multivariate": list(candidate.multivariate)} if candidate.multivariate else {}),
         },
         **level,
     }
@@ -248,7 +249,8 @@ def _table(tuned: Tuned) -> Table:
 def detectors_of(candidate: Candidate, tuned: Tuned) -> str:
     """A candidate's detectors that have something to test."""
     kinds = dict.fromkeys(f.kind for f in tuned.task.reference.whole.features)
-    return ", ".join(dict.fromkeys(n for k in kinds for n in candidate.detectors_for(k)))
+    own = dict.fromkeys(n for k in kinds for n in candidate.detectors_for(k))
+    return ", ".join([*own, *(f"multivariate {name}" for name in candidate.multivariate)])
 
 
 def _figures(s: Score, tuned: Tuned) -> list[str]:

@@ -176,7 +176,7 @@ def _levels_of(budget: Budget | None, evidence: Evidence) -> Levels:
 
     def levels(unit: str, features: Sequence[int], detector: str, window: str) -> np.ndarray:
         profile, found = evidence.units[unit], units[unit]
-        return np.array([found.level(profile.features[i].name, detector, window) for i in features])
+        return np.array([found.level(profile.name_of(i), detector, window) for i in features])
 
     return levels
 
