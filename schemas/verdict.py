@@ -185,8 +185,9 @@ class Effect(BaseModel):
     standard deviation − reference's) / reference's; `reference` and `window` are the two.
     `distance`: `value` is how far the values must move, on average, to be distributed as in the
     reference, in reference standard deviations; `window` is the same in the feature's unit,
-    `reference` is 0. `similarity_shift`, of texts and vectors: the change of
-    the mean kernel value (1 alike, 0 unlike) with the reference.
+    `reference` is 0 (of `(multivariate)`, the root mean square shift of the means).
+    `similarity_shift`, of texts and vectors: the change of the mean kernel value (1 alike, 0
+    unlike) with the reference.
     """
 
     model_config = EMITTED | ConfigDict(
@@ -275,7 +276,8 @@ class Verdict(BaseModel):
     segment: Segment
     """Segment column to value; `{}` is the model as a whole."""
     feature: Name
-    """Name of the feature, or of the prediction, score or service signal that was tested."""
+    """Name of the feature, or of the prediction, score or service signal that was tested;
+    `(multivariate)` where all numeric ones were, as one vector."""
     detector: Name
     """Name of the detector: `ks`, `chi_squared`, …"""
     window: Window
