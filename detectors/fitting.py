@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from .profile import (
 from .scores import Scores
 from .vectors import VectorProfile
 
+_ROWS_AT_ONCE: Final = 50_000
 # The fewest usable reference values a feature is accepted with. Below it no test has power: with 20
 # values a two-sample KS test at level 1e-4 needs a distance of about 0.5 however large the window.
 MIN_REFERENCE: Final = 20
@@ -155,18 +156,22 @@ def fit(
 
 def _scores(
     numeric: Sequence[NumericProfile], columns: Mapping[str, Column], n_rows: int
-) -> npt.NDArray[np.float64]:
-    """(n_rows, D) normal scores, 0 for what is no finite number."""
-    found = np.zeros((n_rows, len(numeric)))
-    for j, f in enumerate(numeric):
-        values, _ = split_numbers(columns[f.name])
-        finite = np.isfinite(values)
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Parts (…, D) of the rows' normal scores, 0 for what is no finite number."""
+    scores: list[npt.NDArray[np.float64]] = []
+    for f in numeric:
         through = np.empty(f.n_finite_cells, np.int64)
         through[0::2], through[1::2] = f.through_gap, f.through_value
-        place = 2 * np.searchsorted(f.values, values[finite], "left")
-        place += np.searchsorted(f.values, values[finite], "right") * 2 > place
-        found[finite, j] = Scores.of(through).cells[place, 0] / ONE
-    return found
+        scores.append(Scores.of(through).cells[:, 0] / ONE)
+    for a in range(0, n_rows, _ROWS_AT_ONCE):
+        found = np.zeros((min(_ROWS_AT_ONCE, n_rows - a), len(numeric)))
+        for j, f in enumerate(numeric):
+            values, _ = split_numbers(columns[f.name][a : a + _ROWS_AT_ONCE])
+            finite = np.isfinite(values)
+            place = np.searchsorted(f.values, values[finite], "left")
+            place += np.searchsorted(f.values, values[finite], "right")
+            found[finite, j] = scores[j][place]
+        yield found
 
 
 class _Unusable(Exception):

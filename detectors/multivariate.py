@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -46,10 +47,12 @@ class Multivariate:
     n: int
 
     @staticmethod
-    def of(scores: _FLOATS) -> Multivariate:
-        """scores: (n, D), 0 for a value that is missing."""
-        products = scores.T @ scores / len(scores)
-        return Multivariate(np.rint(products * _ONE).astype(np.int32), len(scores))
+    def of(parts: Iterable[_FLOATS]) -> Multivariate:
+        """parts: (…, D) scores of all rows, some at a time; 0 for a value that is missing."""
+        products, n = np.zeros(()), 0
+        for scores in parts:
+            products, n = products + scores.T @ scores, n + len(scores)
+        return Multivariate(np.rint(products / n * _ONE).astype(np.int32), n)
 
     @cached_property
     def whitening(self) -> _FLOATS:

@@ -34,7 +34,7 @@ class OnsetLooks:
         # A coarser grain leaves too few rows to tell how features go together as well as live.
         self.covariance = None
         if self.together and setting.grain > 1:
-            self.covariance = Multivariate.of(_all_scores(setting.rows))
+            self.covariance = Multivariate.of([_all_scores(setting.rows)])
 
     def run(self, replicate: Replicate) -> None:
         setting, profile = self.setting, self.setting.profile
@@ -55,7 +55,7 @@ class OnsetLooks:
                 self._look(replicate, i, of_ages, sums.n, sums.log_averages)
         if self.together:
             events = setting.pane_events * np.arange(replicate.n_panes + 1)
-            known = self.covariance or Multivariate.of(np.stack(reference, axis=1))
+            known = self.covariance or Multivariate.of([np.stack(reference, axis=1)])
             joint = _Joint(events, np.stack(scores, axis=1), known, len(replicate.draw.reference))
             self._look(replicate, len(profile.features), of_ages, events, joint.log_averages)
 
