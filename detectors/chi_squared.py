@@ -79,11 +79,7 @@ class _Layout:
         self.ends = np.cumsum(self.sizes)
         self.starts = self.ends - self.sizes
         self.reference = np.concatenate(
-            [
-                np.append(f.counts, [f.unseen, f.missing])
-                for f in self.profiles
-                if isinstance(f, CategoricalProfile)
-            ]
+            [f.rows for f in self.profiles if isinstance(f, CategoricalProfile)]
         ).astype(np.float64)
         self.n_reference = np.add.reduceat(self.reference, self.starts)
 
@@ -190,7 +186,7 @@ class _Layout:
         if pooled is not None:
             confirmed = float(pooled[0])
             detail["pooled"] = {"classes": pooled[1], "p_value": confirmed}
-        names = (*f.categories, "(unseen)", "(missing)")
+        names = f.classes
         reference = self.reference[int(self.starts[k]) + most]
         before, now = float(reference / self.n_reference[k]), float(observed[most] / n)
         effect = Effect("share_shift", now - before, "share", before, now, names[most])

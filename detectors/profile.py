@@ -149,6 +149,16 @@ class CategoricalProfile:
         """The category of all rows that have one; None where there are several."""
         return self.categories[0] if len(self.categories) == 1 and not self.unseen else None
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """(C + 2,) what its cells are called."""
+        return (*self.categories, "(unseen)", "(missing)")
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(C + 2,) reference rows in each cell."""
+        return np.append(self.counts, [self.unseen, self.missing])
+
     def name_of(self, value: Scalar) -> str | None:
         """The category that a value stands for in this feature, None where it stands for none."""
         if self.constant is not None and isinstance(value, int | np.integer):

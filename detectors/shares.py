@@ -117,8 +117,7 @@ def _binned(profile: Profile, bins: _Bins, window: Window) -> list[npt.NDArray[n
 
 def _categories(profile: Profile, index: int, f: CategoricalProfile) -> _Classes:
     def make() -> _Classes:
-        reference = np.append(f.counts, [f.unseen, f.missing]).astype(np.float64)
-        return _Classes(reference, (*f.categories, "(unseen)", "(missing)"))
+        return _Classes(f.rows.astype(np.float64), f.classes)
 
     return profile.cached(("classes", index), make)
 

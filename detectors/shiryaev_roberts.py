@@ -268,15 +268,11 @@ class _Classes:
         sizes = np.array([f.n_cells for f in own])
         cells = [np.arange(*profile.offsets[i : i + 2].tolist()) for i in features]
         return _Classes(
-            Shares.joined([Shares.of(_reference(f)) for f in own]),
+            Shares.joined([Shares.of(f.rows) for f in own]),
             layout.position[np.concatenate(cells)].astype(np.int64) - layout.first_rest,
             np.cumsum(sizes) - sizes,
             sizes,
         )
-
-
-def _reference(f: CategoricalProfile) -> _INTS:
-    return np.append(f.counts, [f.unseen, f.missing])
 
 
 def _mean(f: NumericProfile, window: Window, index: int, n: int) -> Effect | None:
@@ -299,17 +295,16 @@ def _sums(f: NumericProfile, index: int, panes: Sequence[Kept]) -> tuple[float, 
 
 
 def _largest_shift(f: CategoricalProfile, observed: _FLOATS) -> Effect:
-    reference = _reference(f)
+    reference = f.rows
     most = int(np.abs(observed / observed.sum() - reference / reference.sum()).argmax())
     return _moved_share(f, most, observed)
 
 
 def _moved_share(f: CategoricalProfile, most: int, observed: npt.NDArray[Any]) -> Effect:
-    reference = _reference(f)
-    name = (*f.categories, "(unseen)", "(missing)")[most]
+    reference = f.rows
     before = float(reference[most] / reference.sum())
     now = float(observed[most] / observed.sum())
-    return Effect("share_shift", now - before, "share", before, now, name)
+    return Effect("share_shift", now - before, "share", before, now, f.classes[most])
 
 
 class _Made(NamedTuple):
