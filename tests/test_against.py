@@ -37,7 +37,7 @@ from driftline.detectors.windows import Earlier
 from driftline.schemas.errors import ConfigError
 from driftline.schemas.units import parse_time_ms, parse_window
 from driftline.schemas.verdict import Verdict
-from driftline.stream.config.against import DETECTORS, Against
+from driftline.stream.config.against import DETECTORS, Part
 from driftline.stream.monitor import Mark, Monitor
 
 CONFIG = """
@@ -87,7 +87,7 @@ def dealt(rows: list[dict[str, Any]], n: int = 2) -> Log:
     return Log.dealt(values, [i % n for i in range(len(rows))], n)
 
 
-def earlier(against: Against, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+def earlier(against: Part, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
     """The definition in the documentation."""
     if against.sliding_ms:
         until = start_ms - against.lag_ms
@@ -101,8 +101,9 @@ def test_verdicts_are_scipy_on_the_raw_values_of_both_parts(
     tmp_path: Path, against: dict[str, Any]
 ) -> None:
     config = config_of(tmp_path, CONFIG, against=against)
-    asked = config.models["fraud"].against
-    assert asked is not None
+    found = config.models["fraud"].against
+    assert found is not None
+    [asked] = found.parts
     reference = reference_of(config, reference_rows())
     rows = rows_of(1, 1600)
     made, _ = replayed(config, {"fraud": reference}, dealt(rows))
@@ -170,13 +171,14 @@ def test_every_allowed_detector_says_what_it_says_of_a_fitted_reference() -> Non
     base, _ = fit(grid, kinds)
     before, now = columns(300, 0.0), columns(200, 0.6)
     window = parse_window("1m")
-    bank = WindowBank(base, [window], MINUTE, 100 * MINUTE, lambda spec: [Earlier(MINUTE, MINUTE)])
+    against = [[Earlier(MINUTE, MINUTE)]]
+    bank = WindowBank(base, [window], MINUTE, 100 * MINUTE, lambda spec: against)
     due = []
     for k, part in enumerate((before, now)):
         values = Columns.of(base, part)
         [pane] = summarize(base, values, np.full(values.n, k * MINUTE, np.int64))
         due = bank.push((k + 1) * MINUTE, pane)
-    derived = profile_of(base, due[0].before, "earlier")
+    derived = profile_of(base, due[0].before[0], "earlier")
     fitted, _ = fit(before, kinds)
     assert derived.n_rows == fitted.n_rows == 300
     own = WindowBank(fitted, [window], MINUTE, 100 * MINUTE)

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from ...schemas.alert import Alert, alert_id, alert_key
-from ..look import magnitude
+from ..look import magnitude, part_of
 from . import wording
 from .lifecycle import MAX_VERDICTS, ROW_VERSION, Severity, checked, moved
 
@@ -159,7 +159,8 @@ def _alert(
         [entry["feature"] for entry in others],
     )
     if ends_at is not None:
-        summary = wording.recovered(ends_at, resolve_after, summary)
+        fitted = not any(map(part_of, (lead, *others)))
+        summary = wording.recovered(ends_at, resolve_after, summary, fitted=fitted)
     return Alert(
         id=alert_id(key, firing["starts_at"]),
         key=key,
