@@ -128,8 +128,8 @@ def _part(value: object, data: Mapping[str, Any]) -> tuple[Part | None, list[Mis
         rule = f"periods is a whole number from 1 to {MOST_PERIODS}"
         mistakes.append(Mistake(("periods",), periods, rule, "write for example 4"))
     name = value.get("name", _described(value))
-    if not isinstance(name, str) or not 1 <= len(name.strip()) <= 100 or not name.isprintable():
-        rule = "a name has 1 to 100 printable characters"
+    if not isinstance(name, str) or not 1 <= len(name.strip()) <= 50 or not name.isprintable():
+        rule = "a name has 1 to 50 printable characters"
         mistakes.append(Mistake(("name",), name, rule, "write for example last week"))
     elif name.strip() == FITTED:
         rule = f"`{FITTED}` is the name of the fitted reference"
@@ -248,7 +248,9 @@ def _window_mistakes(
         return mistakes
     for part in against.parts:
         if not any(map(part.of, windows)):
-            rule = "no window can be compared with it: they have a length in time, and at most a period's"
+            rule = (
+                "no window can be compared with it: they have a length in time, at most the period"
+            )
             remedy = "add a shorter window in time, such as 1h, or take it out"
             mistakes.append(Mistake(("against",), part.name, rule, remedy))
     for one, other in combinations(against.parts, 2):

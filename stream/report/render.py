@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import product
 from typing import Any, Final
 
 from ...schemas.units import iso_ms
 from ...schemas.verdict import unit_key
 from ..alert import wording
+from ..config.against import FITTED
 from ..pages.figures import figure_html
 from ..pages.page import Section, choices, html, page, table
 from ..replay import Replay
 from . import words
 from .distribution import Sample, drawing, legend
 from .episodes import Episode, strongest
-from .figures import MOST_ROWS, Clock, detector_name, heat_rows, heatmap, over_time
+from .figures import MOST_ROWS, Clock, heat_rows, heatmap, over_time
 from .findings import Findings
 from .record import Record, UnitRecord
 
@@ -122,6 +124,10 @@ class _Report:
                     + f"; panes of {words.format_duration(model.pane_ms)}",
                 ),
             ]
+            if model.against is not None:
+                compared = [part.name for part in model.against.parts]
+                compared[:0] = [FITTED] if model.against.fitted else []
+                facts.append((f"Compared with{of}", ", ".join(compared)))
             facts += [
                 (f"{fact}{of}", value)
                 for fact, value in words.level_facts(model, reference, events)
@@ -160,7 +166,7 @@ class _Report:
                 words.lasted(e.starts_at, e.ends_at or max(self.end, e.starts_at)),
                 e.severity,
                 words.change(e.strongest),
-                ", ".join(sorted({detector_name(d) for d, _ in e.tests})),
+                ", ".join(sorted({words.found_by(d, part) for d, _, part in e.tests})),
                 "" if e.since is None else wording.moment(e.since),
             )
             for e in others[:MOST_OTHERS]
@@ -188,15 +194,18 @@ class _Report:
                 "of the largest effects."
             )
         maps: dict[str, str] = {}
-        for window in self.record.config.models[model].windows:
-            rows = heat_rows(unit, features[:MOST_ROWS], window.label)
+        config = self.record.config.models[model]
+        parts = [part.name for part in config.against.parts] if config.against else []
+        for window, part in product(config.windows, ["", *parts]):
+            rows = heat_rows(unit, features[:MOST_ROWS], window.label, part)
             if rows:
                 figure, height = heatmap(self.clock, rows)
+                of = window.label + words.against(part)
                 label = (
-                    f"Heatmap of effects, windows of {window.label}: {len(rows)} rows by "
+                    f"Heatmap of effects, windows of {of}: {len(rows)} rows by "
                     f"{self.clock.n} slices of time; the numbers are in the tables below"
                 )
-                maps[window.label] = figure_html(figure, label=label, height_px=height)
+                maps[of] = figure_html(figure, label=label, height_px=height)
         scale = html(
             _template("scale.html.j2"),
             low="fell by 1 sd, or a share by 25 points",
@@ -244,7 +253,7 @@ class _Report:
         names = unit.profile.names
         index = names.index(name) if name in names else None
         own = self.of.get((key, name), [])
-        tested = any(f == name for f, _, _ in unit.series)
+        tested = any(f == name for f, *_ in unit.series)
         n = self.record.episodes.number.get((key, name), 0)
         state = own[0].severity if own else "quiet" if tested else "untested"
         said = {"quiet": "no alarm", "untested": "not tested"}.get(
@@ -327,14 +336,14 @@ class _Report:
         ranked = sorted(self.findings.series.items(), key=lambda kv: (-kv[1]["drifted"], kv[0]))
         rows = [
             (
-                *(unit, feature, detector_name(detector), window),
+                *(unit, feature, words.found_by(detector, part), window),
                 f"{e['drifted']:,}",
                 f"{e['tests']:,}",
                 "" if e["p"] is None else wording.small(e["p"], 2),
                 "" if e["first"] is None else wording.moment(e["first"]),
                 "" if e["last"] is None else wording.moment(e["last"]),
             )
-            for (unit, feature, detector, window), e in ranked[:MOST_TABLE]
+            for (unit, feature, detector, window, part), e in ranked[:MOST_TABLE]
         ]
         header = (
             *("unit", "feature", "detector", "window", "drifted", "tests", "smallest p"),
@@ -372,6 +381,11 @@ class _Report:
             "interpolated inside them. The window of the largest change is drawn in whole slices.",
             *self.notes,
         ]
+        if any(model.against is not None for model in self.record.config.models.values()):
+            notes.append(
+                "A feature's distribution and its values over time are drawn beside the fitted "
+                "reference, also where windows are compared with an earlier part of the stream."
+            )
         if any(not unit.full for unit in self.record.units.values()):
             notes.append("Segments are counted and told of, not drawn.")
         return Section(
@@ -392,13 +406,13 @@ class _Report:
     def _features(self, key: str, unit: UnitRecord) -> list[str]:
         """All features: those with the strongest alarms first, then by their largest effect."""
         names = [*unit.profile.names]
-        names += sorted({f for f, _, _ in unit.series} - set(names))
+        names += sorted({f for f, *_ in unit.series} - set(names))
         order = {feature: i for i, (u, feature) in enumerate(self.of) if u == key}
         largest: Mapping[str, float] = {
             name: max(
                 (
                     abs(look.strength)
-                    for (f, _, _), s in unit.series.items()
+                    for (f, *_), s in unit.series.items()
                     if f == name
                     for look in s.looks.values()
                 ),
