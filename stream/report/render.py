@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from itertools import product
 from typing import Any, Final
 
 from ...schemas.units import iso_ms
@@ -193,19 +192,14 @@ class _Report:
                 f"The heatmaps of {model} show {MOST_ROWS} of its {len(features)} features, those "
                 "of the largest effects."
             )
-        maps: dict[str, str] = {}
-        config = self.record.config.models[model]
-        parts = [part.name for part in config.against.parts] if config.against else []
-        for window, part in product(config.windows, ["", *parts]):
-            rows = heat_rows(unit, features[:MOST_ROWS], window.label, part)
-            if rows:
-                figure, height = heatmap(self.clock, rows)
-                of = window.label + words.against(part)
-                label = (
-                    f"Heatmap of effects, windows of {of}: {len(rows)} rows by "
-                    f"{self.clock.n} slices of time; the numbers are in the tables below"
-                )
-                maps[of] = figure_html(figure, label=label, height_px=height)
+        against = self.record.config.models[model].against
+        parts = ["", *([] if against is None else [part.name for part in against.parts])]
+        content = ""
+        for k, part in enumerate(parts):
+            maps = self._heatmaps(model, unit, features, part)
+            if maps and against is not None:
+                content += html("<h3>Against {{ name }}</h3>", name=part or FITTED)
+            content += choices(f"window-{_anchor(model)}-{k}", maps) if maps else ""
         scale = html(
             _template("scale.html.j2"),
             low="fell by 1 sd, or a share by 25 points",
@@ -217,8 +211,23 @@ class _Report:
             "Full colour is what makes an alarm critical. A line through a cell: the test found "
             "drift; colour without a line is a change that its window is too small to prove."
         )
-        content = choices(f"window-{_anchor(model)}", maps) if maps else ""
-        return Section(title, lead, scale + content if maps else "<p>Nothing was tested.</p>")
+        return Section(title, lead, scale + content if content else "<p>Nothing was tested.</p>")
+
+    def _heatmaps(
+        self, model: str, unit: UnitRecord, features: Sequence[str], part: str
+    ) -> dict[str, str]:
+        """Window size → its map, of what is compared with a part of the stream."""
+        maps: dict[str, str] = {}
+        for window in self.record.config.models[model].windows:
+            rows = heat_rows(unit, features[:MOST_ROWS], window.label, part)
+            if rows:
+                figure, height = heatmap(self.clock, rows)
+                label = (
+                    f"Heatmap of effects, windows of {window.label}{words.against(part)}: {len(rows)} "
+                    f"rows by {self.clock.n} slices of time; the numbers are in the tables below"
+                )
+                maps[window.label] = figure_html(figure, label=label, height_px=height)
+        return maps
 
     def features(
         self, title: str, model: str, unit: UnitRecord, features: Sequence[str]
