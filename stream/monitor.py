@@ -76,6 +76,8 @@ class _Model:
     alpha: float
     # Unit key → (feature, detector, window) → level, where a budget of false alarms is kept.
     levels: Mapping[str, Mapping[tuple[str, str, str], float]]
+    # Unit profile id → level of its tests against earlier parts of the stream.
+    earlier: Mapping[str, float]
     # Per unit profile id.
     plans: Mapping[str, Plan]
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
@@ -346,12 +348,18 @@ class Monitor:
                     profile, look = compare(
                         unit.profile, plan, window, window.before[i], config.min_events
                     )
-                    yield unit.wording.under(profile, part.name), plan, look
+                    level = unit.model.earlier[unit.profile.id]
+                    yield unit.wording.under(profile, part.name, level), plan, look
 
 
 def _earlier(plan: Plan) -> Plan:
     """What of a plan can be tested against an earlier part of the stream."""
     return [(detector, features) for detector, features in plan if detector.name in DETECTORS]
+
+
+def _size(plan: Plan) -> int:
+    """How many tests a plan comes to."""
+    return sum(len(features) for _, features in plan)
 
 
 def _closable(config: ModelConfig, passed_ms: int) -> int:
@@ -381,9 +389,16 @@ def _model(config: ModelConfig, number: int, reference: Reference) -> _Model:
     # One look at the model makes this many tests; Bonferroni shares the level out among them.
     alpha = config.alpha / max(1, n_tests)
     levels: dict[str, Mapping[tuple[str, str, str], float]] = {}
+    earlier = dict.fromkeys(plans, alpha)
     if config.false_alarms is not None and reference.budget is not None:
         levels = {key: found.levels for key, found in reference.budget.units.items()}
-    return _Model(config, number, reference.era, alpha, levels, plans, reference.units)
+        panes, against = reference.budget.earlier_panes, config.against
+        if panes is not None and against is not None:
+            # As in the rule above, but of all looks in that time.
+            per_pane = against.looks_per_pane(config.windows, config.pane_ms)
+            for ident, plan in plans.items():
+                earlier[ident] = min(1.0, 1 / max(1.0, panes * per_pane * _size(_earlier(plan))))
+    return _Model(config, number, reference.era, alpha, levels, earlier, plans, reference.units)
 
 
 def _n_tests(config: ModelConfig, plan: Plan) -> int:
@@ -391,8 +406,8 @@ def _n_tests(config: ModelConfig, plan: Plan) -> int:
     against, windows = config.against, config.windows
     n_tests = 0
     if against is None or against.fitted:
-        n_tests += len(windows) * sum(len(features) for _, features in plan)
+        n_tests += len(windows) * _size(plan)
     if against is not None:
         n_looks = sum(bool(part.of(window)) for part in against.parts for window in windows)
-        n_tests += n_looks * sum(len(features) for _, features in _earlier(plan))
+        n_tests += n_looks * _size(_earlier(plan))
     return n_tests

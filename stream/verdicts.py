@@ -75,9 +75,9 @@ class Wording:
         """idle: the source partitions that had not passed the window's end."""
         return WindowWording(self, window, idle)
 
-    def under(self, profile: Profile, named: str) -> Wording:
-        """The same for a test against another profile, which does not know since when."""
-        return Wording(self.key, self.model, self.segment, profile, self.levels, None, named)
+    def under(self, profile: Profile, named: str, level: float) -> Wording:
+        """The same for tests against another profile, which do not know since when."""
+        return Wording(self.key, self.model, self.segment, profile, Levels(level), None, named)
 
     def series(self, feature: int, detector: str, size: str) -> _Series:
         key = (feature, detector, size)

@@ -361,6 +361,8 @@ def test_any_order_of_reading_and_any_restart_say_the_same(tmp_path: Path, again
     ({"against": ["reference", {"sliding": "90s"}]}, "sliding is a multiple of 1m; write 2m"),
     ({"against": ["reference", {"sliding": "7d"}]}, "what it is compared with needs them"),
     ({"against": SLIDING, "false_alarms": "1 per 30d"}, "write alpha: 0.01 in its place"),
+    ({"against": SLIDING, "false_alarms": "about 1 per 30d"}, "write alpha: 0.01 in its place"),
+    ({"against": SEVERAL, "false_alarms": "1 per 30d"}, "in its place, or about 1 per 30d, which"),
     ({"against": SLIDING, "groups": {"g": ["x", "k"]}}, "compared with the fitted reference only"),
 ])  # fmt: skip
 def test_what_does_not_go_with_it_is_named(

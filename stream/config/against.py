@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ...detectors.windows import Earlier, WindowSpec
 from ...schemas.errors import ABSENT
-from ...schemas.units import TimeWindow, format_duration, parse_duration_ms
+from ...schemas.units import FalseAlarms, TimeWindow, format_duration, parse_duration_ms
 from .values import Mistake, mistaken, nearest, wrong
 
 DETECTORS: Final = (
@@ -63,6 +63,15 @@ class Against:
     def of(self, window: WindowSpec) -> Sequence[Sequence[Earlier]]:
         """For each part what a window is compared with, see `Part.of`."""
         return [part.of(window) for part in self.parts]
+
+    def looks_per_pane(self, windows: Sequence[WindowSpec], pane_ms: int) -> float:
+        """How many looks at windows against earlier parts there are for each pane that closes."""
+        return sum(
+            pane_ms / (window.hop_ms or pane_ms)
+            for part in self.parts
+            for window in windows
+            if isinstance(window, TimeWindow) and part.of(window)
+        )
 
 
 def read_against(value: object, data: Mapping[str, Any]) -> Against | None:
@@ -177,7 +186,7 @@ def against_mistakes(
     detectors: Mapping[str, Sequence[str]],
     *,
     vectors: Sequence[str],
-    budget: bool,
+    budget: FalseAlarms | None,
     lateness_ms: int,
     retention_ms: int,
 ) -> list[Mistake]:
@@ -207,12 +216,15 @@ def against_mistakes(
         )
         remedy = f"write {FITTED} into the list, too, or give them a model of their own"
         mistakes.append(Mistake(("against",), name, rule, remedy))
-    if budget:
+    if budget is not None and not (against.fitted and budget.about):
         rule = (
             "levels that keep `false_alarms` are found for the fitted reference; against an earlier "
             "part of the stream they would not keep it"
         )
-        mistakes.append(Mistake(("false_alarms",), ABSENT, rule, "write alpha: 0.01 in its place"))
+        remedy = "write alpha: 0.01 in its place"
+        if against.fitted:
+            remedy += f", or about {budget.label}, which has levels for both without the promise"
+        mistakes.append(Mistake(("false_alarms",), ABSENT, rule, remedy))
     return mistakes
 
 

@@ -162,7 +162,7 @@ class ModelConfig(Section):
                 self.windows,
                 self.detectors,
                 vectors=tuple(self.vectors),
-                budget=self.false_alarms is not None,
+                budget=self.false_alarms,
                 lateness_ms=self.allowed_lateness_ms,
                 retention_ms=self.retention_ms,
             )
