@@ -33,8 +33,10 @@ def profile_of(base: Profile, windows: Sequence[Window], ident: str) -> Profile:
     """The events in `windows`, at least one and of one bank, as a reference.
 
     Args:
-        base: the profile that the windows' panes were made against; without vectors.
+        base: the profile that the windows' panes were made against.
         ident: id of the result.
+
+    Vectors, which have no counts to be compared by, stay those of `base`.
     """
     layout = layout_of(base)
     store, sums = windows[0].store, windows[0].sums
@@ -50,6 +52,7 @@ def profile_of(base: Profile, windows: Sequence[Window], ident: str) -> Profile:
         i = base.n_numeric + j
         own = store[layout.position[base.offsets[i] : base.offsets[i + 1]]].astype(np.int64)
         features.append(_categorical(g, own))
+    features += base.vectors
     found = Profile(features, sum(w.events for w in windows), ident)
     # Where the cells lie follows from the values alone.
     found.cached("layout", lambda: layout)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ WindowSpec = TimeWindow | EventWindow
 class Window:
     """The events of `[start_ms, end_ms)`, as counts per cell.
 
-    before: the earlier windows that it is compared with, moved on together with it; none where it is
-    compared with the fitted reference.
+    before: for each of the earlier references that the bank was given the windows that it is made of,
+    moved on together with this one; none where this one cannot be compared with it.
     store: its counts in the order of `layout`; block_sums: their sums by `BLOCK` places.
     sums: (F_numeric, 3) int64. events: how many.
     The arrays are the window's own and change with the next pane: a detector reads, never keeps.
@@ -57,7 +57,7 @@ class Window:
         bank: WindowBank,
         spec: WindowSpec,
         lag_ms: int = 0,
-        before: tuple[Window, ...] = (),
+        before: tuple[tuple[Window, ...], ...] = (),
     ) -> None:
         self._bank = bank
         self._lag_ms = lag_ms
@@ -123,8 +123,9 @@ class Window:
 
     def _advance(self, end_ms: int, retention_ms: int) -> None:
         bank = self._bank
-        for window in self.before:
-            window._advance(end_ms, retention_ms)
+        for earlier in self.before:
+            for window in earlier:
+                window._advance(end_ms, retention_ms)
         end_ms -= self._lag_ms
         while self._last < bank.dropped + len(bank.kept):
             pane = bank.kept[self._last - bank.dropped]
@@ -198,8 +199,8 @@ class WindowBank:
         specs: the windows.
         pane_ms: length of a pane.
         retention_ms: the farthest a window in events looks back.
-        against: gives the earlier parts that windows of a size are compared with, see `Earlier`;
-            None for the fitted reference.
+        against: gives for windows of a size the earlier references that they are compared with,
+            each the parts that it is made of; None where there are none.
     """
 
     def __init__(
@@ -208,7 +209,7 @@ class WindowBank:
         specs: Sequence[WindowSpec],
         pane_ms: int,
         retention_ms: int,
-        against: Callable[[WindowSpec], Sequence[Earlier]] | None = None,
+        against: Callable[[WindowSpec], Sequence[Sequence[Earlier]]] | None = None,
     ) -> None:
         self.profile = profile
         self.pane_ms = pane_ms
@@ -217,10 +218,11 @@ class WindowBank:
         self.kept: deque[Kept] = deque()
         self.dropped = 0
         self.windows = tuple(
-            Window(self, spec, 0, self._before(against(spec) if against else ())) for spec in specs
+            Window(self, spec, 0, tuple(map(self._parts, against(spec) if against else ())))
+            for spec in specs
         )
 
-    def _before(self, parts: Sequence[Earlier]) -> tuple[Window, ...]:
+    def _parts(self, parts: Sequence[Earlier]) -> tuple[Window, ...]:
         return tuple(
             Window(self, TimeWindow(part.size_ms, None, "reference"), part.lag_ms) for part in parts
         )
@@ -269,7 +271,7 @@ class WindowBank:
                 if window.events or window._emitted:
                     due.append(window)
                 window._emitted = window.events
-        oldest = min(w._first for window in self.windows for w in (window, *window.before))
+        oldest = min(w._first for window in self.windows for w in (window, *chain(*window.before)))
         while self.dropped < oldest:
             self.kept.popleft()
             self.dropped += 1

@@ -6,10 +6,26 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from .deadletter import Reason
-from .fields import EMITTED, Id, Name, Probability, Segment, Timestamp, read_contract
+from .fields import (
+    EMITTED,
+    Id,
+    Name,
+    Probability,
+    Segment,
+    Timestamp,
+    absent_not_null,
+    read_contract,
+)
 from .verdict import EXAMPLES as VERDICT_EXAMPLES
 from .verdict import Effect, digest, escape_name, parse_unit_key, unescape_name, unit_key
 
@@ -75,8 +91,18 @@ class Moved(BaseModel):
     """Earliest onset that the events speak for; null where it may be older than what is kept."""
     since_latest: Timestamp | None
     """Latest onset that the events speak for."""
+    reference: Name | None = Field(default=None, json_schema_extra=absent_not_null)
+    """What it is compared with, as in the verdict's `reference.name`; absent where the model is
+    compared with the fitted reference only."""
     verdict: Id
     """Id of the verdict."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = dump(self)
+        if self.reference is None:
+            fields.pop("reference", None)
+        return fields
 
 
 class Alert(BaseModel):

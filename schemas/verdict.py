@@ -174,6 +174,17 @@ class ReferenceRef(BaseModel):
     """Id of the reference profile, derived from its content."""
     n: int = Field(ge=0)
     """Number of events in the reference."""
+    name: Name | None = Field(default=None, json_schema_extra=absent_not_null)
+    """Which of the references that the model is compared with: `reference` is the fitted one, others
+    are earlier parts of the stream, `sliding 7d lag 1d`, `period 1w × 4` or as driftline.yaml names
+    them. Present where driftline.yaml has `against`; without it, there is the fitted one only."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = dump(self)
+        if self.name is None:
+            fields.pop("name", None)
+        return fields
 
 
 class Effect(BaseModel):

@@ -3,6 +3,9 @@
 The whole model and every segment are tested on their own, so each gets an equal part of the budget:
 with U units, each may alarm once in U times the distance asked for. A segment sees only its share
 of the events, which is taken into account where the budget counts events.
+
+Where windows are compared with earlier parts of the stream, too (`about` only), those tests get half
+of each unit's part, shared out equally among all their looks (`monitor.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from ..detectors.base import plan_of
 from ..detectors.calibration import calibrate
 from ..detectors.levels import Calibration
 from ..schemas.errors import ProfileError
-from ..schemas.units import FalseAlarms, format_duration
+from ..schemas.units import format_duration
 from ..schemas.verdict import unit_key
 from .config.document import ModelConfig
 from .fit import Rows
@@ -69,7 +72,7 @@ def keep_budget(
                 plan_of(profile, config.detectors_for),
                 config.windows,
                 pane_events=max(1, round(per_ms * share * config.pane_ms)),
-                ert_events=_distance(budget, per_ms) * len(reference.units) * share * part,
+                ert_events=_distance(config, per_ms) * len(reference.units) * share * part,
                 pane_ms=config.pane_ms,
                 min_events=config.min_events,
                 about=budget.about,
@@ -79,18 +82,37 @@ def keep_budget(
             raise ProfileError(
                 f"{key}: `false_alarms: {budget.label}` cannot be kept: {error}"
             ) from error
-    known_budget = Budget(budget.label, config.pane_ms, per_ms * HOUR_MS, found)
+    earlier_panes = None
+    if config.against is not None:
+        earlier_panes = _distance(config, per_ms) * len(reference.units) / per_ms / config.pane_ms
+        found = {key: _with_caveat(calibration) for key, calibration in found.items()}
+    known_budget = Budget(budget.label, config.pane_ms, per_ms * HOUR_MS, found, earlier_panes)
     return replace(reference, budget=known_budget)
 
 
+def _with_caveat(found: Calibration) -> Calibration:
+    said = (
+        "half of the budget goes to the tests against earlier parts of the stream, whose levels are "
+        "not simulated: they hold for events that do not follow each other, and where windows expect "
+        "each category some 30 times"
+    )
+    if found.block > 1 or found.period:
+        said += (
+            f". These rows follow each other over some {found.correlation_time:,.0f} rows"
+            + (f", in cycles of {found.period:,.0f}" if found.period else "")
+            + ", so false alarms come more often"
+        )
+    return replace(found, caveats=(*found.caveats, said))
+
+
 def budget_events(rows: Rows, events_per_hour: float | None) -> float:
-    """Events from one false alarm to the next, of a model with `false_alarms`.
+    """Events from one false alarm against the fitted reference to the next, of a model with
+    `false_alarms`.
 
     Raises:
         ProfileError: the rate is not known.
     """
-    assert rows.model.false_alarms is not None
-    return _distance(rows.model.false_alarms, _paced(rows, events_per_hour)[0])
+    return _distance(rows.model, _paced(rows, events_per_hour)[0])
 
 
 def _paced(rows: Rows, events_per_hour: float | None) -> tuple[float, npt.NDArray[np.intp]]:
@@ -127,9 +149,13 @@ def _rate(config: ModelConfig, times_ms: npt.NDArray[np.int64]) -> float:
     return (n - 1 - 2 * aside) / span
 
 
-def _distance(budget: FalseAlarms, per_ms: float) -> float:
-    """Events of the model between two false alarms."""
+def _distance(config: ModelConfig, per_ms: float) -> float:
+    """Events of the model between two false alarms against the fitted reference: twice as many where
+    windows are compared with earlier parts of the stream, too, which have the other half."""
+    budget = config.false_alarms
+    assert budget is not None
+    half = 2 if config.against is not None else 1
     if budget.events is not None:
-        return budget.events
+        return half * budget.events
     assert budget.ms is not None
-    return budget.ms * per_ms
+    return half * budget.ms * per_ms

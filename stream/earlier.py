@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..detectors.base import Outcome
 from ..detectors.earlier import profile_of
 from ..detectors.looking import Plan, WindowLook, unfit, usable
@@ -13,18 +15,19 @@ from .verdicts import shown
 
 
 def compare(
-    base: Profile, plan: Plan, window: Window, min_events: int
+    base: Profile, plan: Plan, window: Window, before: Sequence[Window], min_events: int
 ) -> tuple[Profile, WindowLook]:
-    """Test a window against the earlier ones that go with it (`window.before`).
+    """Test a window against earlier ones, taken together.
 
     Args:
         base: the profile that panes are made against.
+        before: one of `window.before`.
 
     Returns:
         the profile of those earlier windows, and the look.
     """
-    spans = [(w.start_ms, w.end_ms) for w in window.before]
-    profile = profile_of(base, window.before, digest("earlier", base.id, spans))
+    spans = [(w.start_ms, w.end_ms) for w in before]
+    profile = profile_of(base, before, digest("earlier", base.id, spans))
     detail = {
         "compared_with": {
             "start": shown(min(start for start, _ in spans)),

@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from ..detectors.multivariate import MULTIVARIATE
+from .config.against import FITTED
 from .verdicts import Verdict
 
 FALSE_DISCOVERIES: Final = 0.01
@@ -61,6 +62,18 @@ def look_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"windows": windows, "features": features, "n_features": len(found)}
 
 
+def named(verdict: Mapping[str, Any]) -> str | None:
+    """What a verdict's reference is called, None where the model has no other. verdict: or its entry."""
+    return verdict.get("reference", {}).get("name")
+
+
+def part_of(verdict: Mapping[str, Any]) -> str:
+    """Name of the earlier part of the stream that it is against, "" where it is against the fitted
+    reference. verdict: or its entry."""
+    name = named(verdict)
+    return "" if name is None or name == FITTED else name
+
+
 def responsible(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The clearest test of each feature that moved, largest effect first.
 
@@ -68,7 +81,8 @@ def responsible(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
     those, Benjamini & Yekutieli's procedure (2001) takes as many as keep the expected share of false
     ones at FALSE_DISCOVERIES, whatever the dependence between features. It assumes p-values that are
     valid one by one: independent events, a reference from the same source. A feature with a drifted
-    verdict is always among them: its level was set to be believed.
+    verdict is always among them: its level was set to be believed. Of several references against
+    which a feature drifted the fitted one tells: it stays what it is, and it knows since when.
     """
     tests: dict[str, list[Mapping[str, Any]]] = {}
     for v in verdicts:
@@ -103,7 +117,15 @@ def _by_itself(entry: Mapping[str, Any]) -> bool:
 
 
 def _clearest(of: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return min(of, key=lambda v: (not v["drifted"], _p_value(v), -magnitude(v["effect"])))
+    return min(
+        of,
+        key=lambda v: (
+            not v["drifted"],
+            bool(part_of(v)),
+            _p_value(v),
+            -magnitude(v["effect"]),
+        ),
+    )
 
 
 def benjamini_yekutieli(p_values: Sequence[float]) -> list[float]:
@@ -151,9 +173,11 @@ def _p_value(verdict: Mapping[str, Any]) -> float:
 def entry_of(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """What an alert needs of a verdict: JSON, of about 400 bytes."""
     level = "threshold" if "threshold" in verdict else "alpha"
+    name = named(verdict)
     return {
         "id": verdict["id"],
-        **{name: verdict[name] for name in _KEPT},
+        **{field: verdict[field] for field in _KEPT},
+        **({} if name is None else {"reference": {"name": name}}),
         level: verdict[level],
         "since_earliest": verdict["detail"].get("since_earliest"),
         "since_latest": verdict["detail"].get("since_latest"),

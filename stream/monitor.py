@@ -21,6 +21,7 @@ from ..detectors.windows import Window, WindowBank
 from ..schemas.errors import EventError, ProfileError
 from ..schemas.pane import Delta, Progress
 from ..schemas.verdict import unit_key
+from .config.against import DETECTORS, FITTED
 from .config.document import Config, ModelConfig
 from .deltas import to_panes
 from .earlier import compare
@@ -75,6 +76,8 @@ class _Model:
     alpha: float
     # Unit key → (feature, detector, window) → level, where a budget of false alarms is kept.
     levels: Mapping[str, Mapping[tuple[str, str, str], float]]
+    # Unit profile id → level of its tests against earlier parts of the stream.
+    earlier: Mapping[str, float]
     # Per unit profile id.
     plans: Mapping[str, Plan]
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
@@ -215,12 +218,14 @@ class Monitor:
         series = series_key(key, model.number)
         segment, profile = model.units[key]
         config = model.config
-        against = None if config.against is None else config.against.parts
-        bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms, against)
+        against = config.against
+        parts = None if against is None else against.of
+        bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms, parts)
         online = OnlineBank(profile, config.retention_ms, self._seen.get(series))
         levels = Levels(model.alpha, model.levels.get(key))
-        history = History(bank) if against is None else None
-        wording = Wording(key, config.name, segment, profile, levels, history)
+        history = History(bank) if against is None or against.fitted else None
+        named = None if against is None else FITTED
+        wording = Wording(key, config.name, segment, profile, levels, history, named)
         closed_ms = self._closed.get(series)
         unit = _Unit(key, series, profile, model, bank, online, wording, closed_ms)
         self._units[series] = unit
@@ -319,23 +324,42 @@ class Monitor:
 
     def _test(self, unit: _Unit, due: Sequence[Window], idle: list[str]) -> Iterator[Verdict]:
         plan = unit.model.plans[unit.profile.id]
-        for wording, look in self._looks(unit, plan, due):
+        for wording, tests, look in self._looks(unit, plan, due):
             words = wording.of(look.window, idle)
-            for (detector, _), outcomes in zip(plan, look.outcomes, strict=True):
+            for (detector, _), outcomes in zip(tests, look.outcomes, strict=True):
                 for outcome in outcomes:
                     yield words.verdict(detector.name, outcome)
 
     def _looks(
         self, unit: _Unit, plan: Plan, due: Sequence[Window]
-    ) -> Iterator[tuple[Wording, WindowLook]]:
-        config = unit.model.config
-        if config.against is None:
+    ) -> Iterator[tuple[Wording, Plan, WindowLook]]:
+        """The looks at the windows that are due: against the fitted reference, then against each of
+        the others that `against` names."""
+        config, against = unit.model.config, unit.model.config.against
+        if against is None or against.fitted:
             for look in look_at(unit.profile, plan, due, config.min_events):
-                yield unit.wording, look
-        else:
+                yield unit.wording, plan, look
+        if against is None:
+            return
+        plan = _earlier(plan)
+        for i, part in enumerate(against.parts):
             for window in due:
-                profile, look = compare(unit.profile, plan, window, config.min_events)
-                yield unit.wording.under(profile), look
+                if window.before[i]:
+                    profile, look = compare(
+                        unit.profile, plan, window, window.before[i], config.min_events
+                    )
+                    level = unit.model.earlier[unit.profile.id]
+                    yield unit.wording.under(profile, part.name, level), plan, look
+
+
+def _earlier(plan: Plan) -> Plan:
+    """What of a plan can be tested against an earlier part of the stream."""
+    return [(detector, features) for detector, features in plan if detector.name in DETECTORS]
+
+
+def _size(plan: Plan) -> int:
+    """How many tests a plan comes to."""
+    return sum(len(features) for _, features in plan)
 
 
 def _closable(config: ModelConfig, passed_ms: int) -> int:
@@ -361,10 +385,29 @@ def _model(config: ModelConfig, number: int, reference: Reference) -> _Model:
     n_tests = 0
     for _, profile in reference.units.values():
         plans[profile.id] = plan = plan_of(profile, config.detectors_for)
-        n_tests += sum(len(features) for _, features in plan)
+        n_tests += _n_tests(config, plan)
     # One look at the model makes this many tests; Bonferroni shares the level out among them.
-    alpha = config.alpha / max(1, n_tests * len(config.windows))
+    alpha = config.alpha / max(1, n_tests)
     levels: dict[str, Mapping[tuple[str, str, str], float]] = {}
+    earlier = dict.fromkeys(plans, alpha)
     if config.false_alarms is not None and reference.budget is not None:
         levels = {key: found.levels for key, found in reference.budget.units.items()}
-    return _Model(config, number, reference.era, alpha, levels, plans, reference.units)
+        panes, against = reference.budget.earlier_panes, config.against
+        if panes is not None and against is not None:
+            # As in the rule above, but of all looks in that time.
+            per_pane = against.looks_per_pane(config.windows, config.pane_ms)
+            for ident, plan in plans.items():
+                earlier[ident] = min(1.0, 1 / max(1.0, panes * per_pane * _size(_earlier(plan))))
+    return _Model(config, number, reference.era, alpha, levels, earlier, plans, reference.units)
+
+
+def _n_tests(config: ModelConfig, plan: Plan) -> int:
+    """How many tests a look at all windows of a unit makes, against all that they are compared with."""
+    against, windows = config.against, config.windows
+    n_tests = 0
+    if against is None or against.fitted:
+        n_tests += len(windows) * _size(plan)
+    if against is not None:
+        n_looks = sum(bool(part.of(window)) for part in against.parts for window in windows)
+        n_tests += n_looks * _size(_earlier(plan))
+    return n_tests

@@ -34,13 +34,15 @@ class Budget:
     """The budget of false alarms that a reference was calibrated for, and what was found.
 
     false_alarms: as in driftline.yaml. pane_ms: length of a pane. events_per_hour: of the model.
-    units: unit key → the levels of its tests.
+    units: unit key → the levels of its tests. earlier_panes: panes of a unit in which its tests against
+    earlier parts of the stream may alarm once, together; None where there are none.
     """
 
     false_alarms: str
     pane_ms: int
     events_per_hour: float
     units: Mapping[str, Calibration]
+    earlier_panes: float | None = None
 
     @property
     def caveats(self) -> list[tuple[str, str]]:
@@ -48,18 +50,26 @@ class Budget:
         return [(key, c) for key, found in sorted(self.units.items()) for c in found.caveats]
 
     def to_json(self) -> dict[str, Any]:
+        # Left out where there is nothing to say, so that the ids of such references do not change.
+        earlier = {} if self.earlier_panes is None else {"earlier_panes": self.earlier_panes}
         return {
             "false_alarms": self.false_alarms,
             "pane_ms": self.pane_ms,
             "events_per_hour": self.events_per_hour,
+            **earlier,
             "units": {key: found.to_json() for key, found in sorted(self.units.items())},
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Budget:
         units = {key: Calibration.from_json(found) for key, found in data["units"].items()}
+        earlier = data.get("earlier_panes")
         return Budget(
-            str(data["false_alarms"]), int(data["pane_ms"]), float(data["events_per_hour"]), units
+            str(data["false_alarms"]),
+            int(data["pane_ms"]),
+            float(data["events_per_hour"]),
+            units,
+            None if earlier is None else float(earlier),
         )
 
 

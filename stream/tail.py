@@ -30,6 +30,7 @@ from ..schemas.verdict import Verdict
 from .alert import wording
 from .clients import consumer
 from .config.document import Config
+from .look import part_of
 
 What = Literal["drift", "alerts"]
 
@@ -163,6 +164,8 @@ def _show_verdict(value: bytes) -> Text:
     verdict = Verdict.from_json(value).model_dump()
     drifted, ok = verdict["drifted"], verdict["status"] == "ok"
     test = f"{verdict['detector']} {verdict['window']['size']}"
+    if part := part_of(verdict):
+        test += f" against {part}"
     line = _line(verdict["window"]["end"], verdict)
     line.append(f"  {_printable(test):<16}")
     line.append(f"  {wording.number(verdict['statistic']) if ok else '':>7}")

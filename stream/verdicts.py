@@ -56,7 +56,11 @@ class _Series(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wording:
-    """Words the verdicts of one unit. history: tells onsets, None where nothing can."""
+    """Words the verdicts of one unit against one reference.
+
+    history: tells onsets, None where nothing can. named: what the reference is called, None where
+    the model is compared with no other.
+    """
 
     key: str
     model: str
@@ -64,15 +68,16 @@ class Wording:
     profile: Profile
     levels: Levels
     history: History | None
+    named: str | None = None
     _series: dict[tuple[int, str, str], _Series] = field(default_factory=dict)
 
     def of(self, window: Window | OnlineWindow, idle: list[str]) -> WindowWording:
         """idle: the source partitions that had not passed the window's end."""
         return WindowWording(self, window, idle)
 
-    def under(self, profile: Profile) -> Wording:
-        """The same for a test against another profile, which does not know since when."""
-        return Wording(self.key, self.model, self.segment, profile, self.levels, None)
+    def under(self, profile: Profile, named: str, level: float) -> Wording:
+        """The same for tests against another profile, which do not know since when."""
+        return Wording(self.key, self.model, self.segment, profile, Levels(level), None, named)
 
     def series(self, feature: int, detector: str, size: str) -> _Series:
         key = (feature, detector, size)
@@ -101,7 +106,9 @@ class WindowWording:
             "end": self._end,
             "n": window.events,
         }
-        self._reference = {"id": unit.profile.id, "n": unit.profile.n_rows}
+        self._reference: dict[str, Any] = {"id": unit.profile.id, "n": unit.profile.n_rows}
+        if unit.named is not None:
+            self._reference["name"] = unit.named
         self._segment = dict(unit.segment)
 
     def verdict(self, detector: str, outcome: Outcome) -> Verdict:

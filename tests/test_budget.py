@@ -5,12 +5,14 @@ That the levels keep the budget is shown in test_calibration.py; here the simula
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from stream_helpers import Log, replayed
 from typer.testing import CliRunner
 
 from driftline.detectors import calibration
@@ -150,6 +152,77 @@ def test_a_budget_in_time_counts_the_events_of_that_time(tmp_path: Path) -> None
         assert budget is not None
         assert budget.events_per_hour == pytest.approx(hourly)
         assert budget.units["fraud"].ert_events == pytest.approx(2 * hourly)
+
+
+SEVERAL = """
+kafka: {bootstrap.servers: localhost:9092}
+model: fraud
+input: {topic: inference}
+reference: ./reference
+pane: 1m
+windows: [5m]
+features: {amount: numeric}
+against: [reference, {sliding: 20m, lag: 1m}, {period: 10m}]
+false_alarms: about 1 per 3000 events
+"""
+
+
+def test_half_of_a_budget_is_for_tests_against_earlier_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "_WORK", 3e7)
+    config = config_of(tmp_path, SEVERAL)
+    reference = kept(config, events(1_500))
+    budget = reference.budget
+    assert budget is not None
+    assert budget.units["fraud"].ert_events == 6_000
+    assert budget.earlier_panes == pytest.approx(6_000 / PER_MINUTE)
+    [(unit, said)] = budget.caveats
+    assert unit == "fraud"
+    assert "half of the budget goes to the tests against earlier parts of the stream" in said
+    assert "These rows" not in said
+    url = config.models["fraud"].reference
+    profiles.save(reference, url)
+    loaded = references(config)["fraud"]
+    assert loaded.budget == budget
+    made, _ = replayed(config, {"fraud": loaded}, Log([[*events(1_500, seed=1)]]))
+    levels: dict[str, set[float]] = {}
+    for v in map(orjson.loads, made):
+        key = (v["feature"], v["detector"], v["window"]["size"])
+        if v["reference"]["name"] == "reference":
+            assert v["alpha"] == budget.units["fraud"].levels[key]
+        else:
+            levels.setdefault(v["reference"]["name"], set()).add(v["alpha"])
+    # ks and missing_rate look at 5m against each of two parts, once a pane.
+    level = pytest.approx(1 / (budget.earlier_panes * 2 * 2))
+    assert {name: [*of] for name, of in levels.items()} == {
+        "sliding 20m lag 1m": [level], "period 10m": [level],
+    }  # fmt: skip
+    without = config_of(tmp_path, SEVERAL.replace("against", "# against"))
+    with pytest.raises(
+        ProfileError, match=r"for half of `false_alarms`, the other was for tests ag"
+    ):
+        references(without)
+    profiles.save(replace(reference, budget=replace(budget, earlier_panes=None)), url)
+    assert references(without)["fraud"].budget is not None
+    with pytest.raises(ProfileError, match=r"the whole of `false_alarms`, and tests against ear"):
+        references(config_of(tmp_path, SEVERAL))
+
+
+def test_rows_that_follow_each_other_are_named_where_p_values_must_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "_WORK", 3e7)
+    values = [orjson.loads(v) for v in events(1_500)]
+    x = 0.0
+    rng = np.random.default_rng(4)
+    for value in values:
+        x = 0.8 * x + float(rng.normal())
+        value["features"]["amount"] = round(x, 3)
+    budget = kept(config_of(tmp_path, SEVERAL), [orjson.dumps(v) for v in values]).budget
+    assert budget is not None
+    *_, (_, said) = budget.caveats
+    assert "These rows follow each other over some" in said
 
 
 def test_rows_without_times_do_not_tell_the_rate(tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ models:
       amount: numeric
       merchant: categorical
       vec: {{kind: vector, windows: [30 events, 90 events], ert: 150 events, sample: 25}}
-  churn: {{reference: ./reference-churn, segment_by: [country]}}
+  churn:
+    reference: ./reference-churn
+    segment_by: [country]
+    against: [reference, {{sliding: 3m, lag: 30s}}, {{period: 4m}}]
 input: {{topic: inference}}
 pane: 10s
 windows: [30s, 2m, 150 events]
@@ -350,6 +353,9 @@ def check(result: dict[str, Any]) -> None:
     live = [v for v in result["replayed"] if "idle_partitions" not in orjson.loads(v)["detail"]]
     assert sorted(value for _, value in quiet) == sorted(live)
     assert any(orjson.loads(value)["drifted"] for _, value in killed)
+    made = [v for _, value in killed if (v := orjson.loads(value))["status"] == "ok"]
+    named = {v["reference"].get("name") for v in made}
+    assert named == {None, "reference", "sliding 3m lag 30s", "period 4m"}
     counts = result["counts"]
     assert counts["received"] == result["sent"]
     rest = counts["summarised"] + counts["late"] + counts["dead_lettered"] + counts["ignored"]

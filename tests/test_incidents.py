@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from alert_timelines import by_key, drawn, incidents_of, instant, looks, verdict, without_repeats
+from alert_timelines import (
+    alerts_of,
+    by_key,
+    drawn,
+    incidents_of,
+    instant,
+    looks,
+    verdict,
+    without_repeats,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_alerting import RESOLVE_AFTER, STREAMS, stream
@@ -121,6 +130,57 @@ def test_the_sentence_says_since_when_and_what_moved_with_it() -> None:
     old = verdict("D", 0, **SINCE, detail=SURE | {"since_earliest": None})
     [alert] = incidents_of(looks([old]), 1)
     assert "UTC, since 2026-11-21 07:20 UTC or earlier; KS" in alert.summary
+
+
+def compared(name: str) -> dict[str, Any]:
+    return {"reference": {"id": "reference", "n": 5000, "name": name}}
+
+
+def test_the_sentence_says_with_what_it_is_compared_where_that_is_not_the_fitted_reference() -> (
+    None
+):
+    fitted, lately = compared("reference"), compared("sliding 7d")
+    # A larger effect and a smaller p: the fitted reference tells all the same, if it saw the drift.
+    both = [
+        verdict("D", 0, p_value=1e-6, **fitted, **SINCE, detail=SURE),
+        verdict("C", 0, p_value=1e-30, **lately),
+    ]
+    [alert] = incidents_of(looks(both), 1)
+    assert alert.summary == (
+        "temperature of model delay rose by 0.3 reference standard deviations (10 → 10.3) in the 5m "
+        "to 2026-11-21 08:00 UTC, since about 2026-11-21 07:20 UTC; KS p = 1e-6 at level 0.001."
+    )
+    assert alert.features[0].reference == "reference"
+    late = [verdict("·", 0, **fitted), verdict("D", 0, **lately)]
+    over = [verdict("·", 1, **fitted), verdict("·", 1, **lately)]
+    firing, resolved = incidents_of(looks([*late, *over]), 1)
+    said = (
+        "temperature of model delay rose by 0.3 reference standard deviations (10 → 10.3) in the 5m "
+        "to 2026-11-21 08:00 UTC, compared with sliding 7d; KS p = 1e-9 at level 0.001."
+    )
+    assert firing.summary == said
+    assert firing.features[0].reference == "sliding 7d"
+    assert resolved.summary == f"Over since 2026-11-21 08:01 UTC, after one quiet look: {said}"
+    # Without names, nothing is said of them.
+    [alert] = incidents_of(looks([verdict("D", 0)]), 1)
+    assert "reference" not in orjson.loads(alert.to_json())["features"][0]
+
+
+@pytest.mark.parametrize("alerts", [incidents_of, alerts_of], ids=["model", "feature"])
+def test_an_alert_holds_as_long_as_any_reference_sees_the_drift(alerts: Any) -> None:
+    """
+    reference    · D D D D · ·
+    sliding 7d   D D · D · · ·      alert: fires in the first column, over in the last but one
+    """
+    rows = {"reference": "·DDDD··", "sliding 7d": "DD·D···"}
+    verdicts = [
+        verdict(marks[column], column, **compared(name))
+        for column in range(7)
+        for name, marks in rows.items()
+    ]
+    given = looks(verdicts) if alerts is incidents_of else verdicts
+    found = [(a.reason, a.ends_at or a.starts_at) for a in alerts(given, 1)]
+    assert found == [("drift", instant(0)), ("recovered", instant(5))]
 
 
 def test_the_onset_told_is_the_newest_that_was_still_in_sight() -> None:

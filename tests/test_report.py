@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from driftline.detectors import fit
@@ -451,3 +453,41 @@ def test_a_page_without_figures_has_no_scripts() -> None:
     text = page("t", "s", [], [Section("h", "", "<p>x</p>")])
     assert "<script" not in text
     assert len(text) < 20_000
+
+
+def test_what_each_reference_sees_is_told_and_drawn_for_itself(tmp_path: Path) -> None:
+    """
+    x          ▁▁▁▁▁▁▁▁▅▅▅▅▅▅▅▅        the change lasts
+    reference          ════════ drift
+    lately             ═══             until it is what the window is compared with
+    """
+    against = ["reference", {"sliding": "5m", "name": "<lately>"}]
+    features = {"x": "numeric", "k": "numeric"}
+    text = CONFIG.replace(json.dumps(FEATURES), json.dumps(features))
+    config = config_of(tmp_path, text, against=against, segment_by=[], windows=["3m"])
+    reference = reference_of(config, events(np.random.default_rng(1), 1500, drift=False))
+    stream = [python_json(e) for e in events(np.random.default_rng(2), 2400, drift=True)]
+    record, findings, work = recorded((config, {"fraud": reference}, Log([stream])))
+    ks = {part: record.units["fraud"].series["x", "ks", "3m", part] for part in ("", "<lately>")}
+    drifted = {part: [at for at, k in s.looks.items() if k.drifted] for part, s in ks.items()}
+    assert max(drifted["<lately>"]) < max(drifted[""]) == max(ks[""].looks)
+    shown = render(record, findings, work, asked="events.jsonl")
+    parsed = Page.of(shown)
+    said = " ".join(t for tag in ("p", "dd", "td") for t in parsed.text[tag])
+    assert "reference, <lately>" in said
+    assert "KS against <lately> in windows of 3m (" in said
+    assert {"Against reference", "Against <lately>"} < set(parsed.text["h3"])
+    # Two heatmaps; then a panel for each reference, whose curves and title name it.
+    [fitted, lately, x, _] = parsed.figures()
+    assert fitted["data"][0]["z"] != lately["data"][0]["z"]
+    titles = [axis["title"]["text"] for name, axis in x["layout"].items() if "yaxis" in name]
+    assert {"−log₁₀ p", "−log₁₀ p against &lt;lately&gt;"} < set(titles)
+    names = {trace["name"] for trace in x["data"]}
+    assert {"KS 3m", "KS 3m against &lt;lately&gt;"} < names
+    # For a program and in the terminal, too.
+    rows = [s for s in findings.as_dict(work)["series"] if s["feature"] == "x"]
+    assert [s.get("reference") for s in rows if s["detector"] == "ks"] == [None, "<lately>"]
+    console = Console(record=True, width=200, file=io.StringIO())
+    findings.show(console, work, None)
+    assert "compared with" in (told := console.export_text())
+    assert sum("<lately>" in line for line in told.splitlines()) == 4

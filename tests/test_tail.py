@@ -108,7 +108,8 @@ def test_a_verdict_is_one_line(bench: Bench) -> None:
         "D", 2, "psi 2000 events", feature="carrier", p_value=None, alpha=None, threshold=0.1,
         segment={"airport": "JFK"}, effect=effect, since="2026-11-21T07:40:00.000Z",
     )  # fmt: skip
-    bench.publish_drift([v.to_json() for v in [*drawn("ks 5m         C ?"), share]])
+    lately = verdict("D", 3, reference={"id": "earlier", "n": 9, "name": "sliding 7d"}, effect=None)
+    bench.publish_drift([v.to_json() for v in [*drawn("ks 5m         C ?"), share, lately]])
     lines = [" ".join(line.split()) for line in bench.read("drift")]
     assert lines == [
         "2026-11-21 08:00 delay temperature ks 5m 0.2 p 1e-9 DRIFT "
@@ -116,6 +117,7 @@ def test_a_verdict_is_one_line(bench: Bench) -> None:
         "2026-11-21 08:01 delay temperature ks 5m ? 4 values in the window, the test needs 20",
         "2026-11-21 08:02 delay airport=JFK carrier psi 2000 events 0.2 DRIFT "
         "share of carrier EV went from 10% to 22%, since about 2026-11-21 07:40 UTC",
+        "2026-11-21 08:03 delay temperature ks 5m against sliding 7d 0.2 p 1e-9 DRIFT",
     ]
 
 

@@ -26,7 +26,7 @@ from typing import Any, Final, TypedDict
 
 from ...detectors.multivariate import MULTIVARIATE
 from ...schemas.alert import Alert, alert_id, alert_key
-from ..look import magnitude, ranked
+from ..look import magnitude, part_of, ranked
 from . import wording
 from .lifecycle import MAX_VERDICTS, ROW_VERSION, Severity, checked, moved
 
@@ -156,7 +156,8 @@ def _alert(
         [entry["feature"] for entry in others if entry["feature"] != MULTIVARIATE],
     )
     if ends_at is not None:
-        summary = wording.recovered(ends_at, resolve_after, summary)
+        fitted = not any(map(part_of, (lead, *others)))
+        summary = wording.recovered(ends_at, resolve_after, summary, fitted=fitted)
     return Alert(
         id=alert_id(key, firing["starts_at"]),
         key=key,

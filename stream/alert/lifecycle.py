@@ -7,7 +7,8 @@
                        │              │
                        firing         resolved (every series that fired has been quiet twice)
 
-An alert's key is (model, segment, feature); the *series* of a key are its (detector, window size).
+An alert's key is (model, segment, feature); the *series* of a key are its (detector, window size),
+and where the model is compared with several references, each of these with each of them.
 One drifted verdict fires, since a detector decides at a level chosen for the whole monitor: asking
 for a second opinion here would change how often that level gives a false alarm.
 
@@ -35,21 +36,21 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, TypedDict
 
 from ...schemas.alert import Alert, Moved, alert_id, alert_key
-from ..look import entry_of, magnitude
+from ..look import entry_of, magnitude, named, part_of
 from . import wording
 
 ROW_VERSION: Final = 2
 MAX_VERDICTS: Final = 20
 """Verdict ids an alert names: the first and the newest of the others."""
 MAX_SERIES: Final = 64
-"""Series one alert waits for. A key has detectors × windows of them, a handful; further ones do not
+"""Series one alert waits for. A key has detectors × windows × references of them; further ones do not
 join a firing alert and fire their own when it is over, so that a row stays below about 10 kB."""
 
 Severity = Literal["warning", "critical"]
 
 
 class Series(TypedDict):
-    """Where one (detector, window size) stands within a firing alert.
+    """Where one series stands within a firing alert.
 
     last: end of the window of the last verdict applied. quiet: consecutive quiet verdicts since it
     drifted, at most `resolve_after`.
@@ -60,7 +61,7 @@ class Series(TypedDict):
 
 
 class Firing(TypedDict):
-    """What is remembered of a firing alert. `series` is keyed by `<detector>|<window size>`.
+    """What is remembered of a firing alert. `series` is keyed by `series_of`.
 
     n: messages sent. cause: the entry of the verdict that the summary is about.
     """
@@ -91,6 +92,12 @@ def key_of(verdict: Mapping[str, Any]) -> str:
     return alert_key(verdict["model"], verdict["segment"], verdict["feature"])
 
 
+def series_of(verdict: Mapping[str, Any]) -> str:
+    """The series a verdict belongs to: `ks|1h`, or `ks|1h|last week` where references have names."""
+    parts = (verdict["detector"], verdict["window"]["size"], named(verdict))
+    return "|".join(part for part in parts if part is not None)
+
+
 def severity_of(verdict: Mapping[str, Any]) -> Severity:
     """`critical` when the effect reaches `look.CRITICAL_SD` reference standard deviations or
     `look.CRITICAL_SHARE` of share, in either direction; else, and without a known one, `warning`.
@@ -111,6 +118,7 @@ def moved(entry: Mapping[str, Any]) -> Moved:
         since=entry["since"],
         since_earliest=entry["since_earliest"],
         since_latest=entry["since_latest"],
+        reference=named(entry),
         verdict=entry["id"],
     )
 
@@ -146,7 +154,7 @@ def step(
     firing = None if row is None else row["firing"]
     if firing is None:
         return _fire(floor, verdict) if verdict["drifted"] else (row, None)
-    name = f"{verdict['detector']}|{verdict['window']['size']}"
+    name = series_of(verdict)
     series = firing["series"].get(name)
     if series is not None and end <= series["last"]:
         return row, None
@@ -168,7 +176,7 @@ def step(
 
 def _fire(floor: str, verdict: Mapping[str, Any]) -> tuple[Row, Alert]:
     end = verdict["window"]["end"]
-    name = f"{verdict['detector']}|{verdict['window']['size']}"
+    name = series_of(verdict)
     firing = Firing(
         starts_at=end,
         severity=severity_of(verdict),
@@ -207,7 +215,8 @@ def _resolve(firing: Firing, verdict: Mapping[str, Any], resolve_after: int) -> 
     # The verdict's own window ends last, unless one series lags behind another.
     ends = (series["last"] for series in firing["series"].values())
     latest = max(verdict["window"]["end"], firing["starts_at"], *ends)
-    summary = wording.recovered(latest, resolve_after, firing["summary"])
+    fitted = not any(map(part_of, (firing["cause"], verdict)))
+    summary = wording.recovered(latest, resolve_after, firing["summary"], fitted=fitted)
     last: Firing = {**firing, "n": firing["n"] + 1, "summary": summary}
     alert = _alert(last, verdict, "recovered", ends_at=latest)
     return Row(v=ROW_VERSION, floor=latest, firing=None), alert

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...detectors.multivariate import MULTIVARIATE
+from ..look import part_of
 
 # Names people say; any other detector is called by its own with spaces, `online mmd`.
 DETECTORS: Final[Mapping[str, str]] = {
@@ -139,6 +140,15 @@ def _verb(before: float | None, after: float | None) -> str:
     return "fell" if after < before else "rose"
 
 
+def against(verdict: Mapping[str, Any]) -> str:
+    """`, compared with sliding 7d lag 1d`, or nothing where that is the fitted reference.
+
+    verdict: or a look's entry.
+    """
+    part = part_of(verdict)
+    return f", compared with {part}" if part else ""
+
+
 def decision(verdict: Mapping[str, Any]) -> str:
     """What the test decided on: `KS p = 1e-30 at level 2e-4`."""
     detector = DETECTORS.get(verdict["detector"], verdict["detector"].replace("_", " "))
@@ -178,15 +188,18 @@ def drifted(verdict: Mapping[str, Any], with_it: Sequence[str] = ()) -> str:
     """
     change = effect(verdict)
     joint = "" if change.startswith(":") else " "
-    about = f"{subject(verdict)}{joint}{change} in {window(verdict)}{since(verdict)}"
+    about = f"{subject(verdict)}{joint}{change} in {window(verdict)}"
+    about += f"{against(verdict)}{since(verdict)}"
     return f"{about}{others(with_it)}; {decision(verdict)}."
 
 
-def recovered(at: str, resolve_after: int, summary: str) -> str:
+def recovered(at: str, resolve_after: int, summary: str, *, fitted: bool) -> str:
     """The summary of an alert that is over.
 
     at: since when. resolve_after: quiet verdicts in a row, in each series that had fired.
-    summary: what the alert said while firing.
+    summary: what the alert said while firing. fitted: whether it was about the fitted reference
+    alone; an earlier part of the stream may have come to look like the windows.
     """
     looks = "one quiet look" if resolve_after == 1 else f"{resolve_after} quiet looks in a row"
-    return f"Back to the reference since {moment(at)}, after {looks}: {summary}"
+    over = "Back to the reference" if fitted else "Over"
+    return f"{over} since {moment(at)}, after {looks}: {summary}"

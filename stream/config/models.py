@@ -93,7 +93,7 @@ class ModelConfig(Section):
     )
     """How long panes are kept. A window counted in events looks back no further than this."""
     against: Against | None = None
-    """What windows are compared with in place of the fitted reference, whose cells stay."""
+    """What windows are compared with beside or in place of the fitted reference, whose cells stay."""
     windows: tuple[Window, ...]
     segment_by: tuple[str, ...] = ()
     """Keys of the event's `segment` object; `version` is the event's version."""
@@ -164,7 +164,7 @@ class ModelConfig(Section):
                 self.windows,
                 self.detectors,
                 vectors=tuple(self.vectors),
-                budget=self.false_alarms is not None,
+                budget=self.false_alarms,
                 lateness_ms=self.allowed_lateness_ms,
                 retention_ms=self.retention_ms,
             )

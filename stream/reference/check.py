@@ -155,6 +155,15 @@ def _check_budget(config: ModelConfig, reference: Reference, where: str) -> None
             f"{where} was calibrated for panes of {format_duration(budget.pane_ms)}, and `pane` is "
             f"{format_duration(config.pane_ms)}; run `driftline fit` again"
         )
+    if (budget.earlier_panes is None) != (config.against is None):
+        said = (
+            "the whole of `false_alarms`, and tests against earlier parts of the stream need half"
+        )
+        if config.against is None:
+            said = "half of `false_alarms`, the other was for tests against earlier parts of the stream"
+        raise ProfileError(
+            f"{where} was calibrated for {said} (`against`); run `driftline fit` again"
+        )
     for key, (_, profile) in reference.units.items():
         wanted = tests_of(profile, plan_of(profile, config.detectors_for), config.windows)
         found = budget.units.get(key)

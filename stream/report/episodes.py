@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..alert.lifecycle import Row, key_of, step
-from ..look import magnitude
+from ..look import magnitude, part_of
 
 MOST: Final = 500
 """Episodes kept: the strongest. The number of all of them is known all the same."""
@@ -32,7 +32,7 @@ class Episode:
     first, strongest: verdicts, the latter that of the largest effect (of the smallest p-value among
     equals). ends_at: None where it is still firing at the end of the range. last: end of the last
     drifted window. since: the earliest onset that a verdict estimated. tests: (detector, window
-    size) of the drifted verdicts, with how many there were.
+    size, part of the stream or "") of the drifted verdicts, with how many there were.
     """
 
     unit: str
@@ -44,12 +44,12 @@ class Episode:
     severity: str = "warning"
     ends_at: str | None = None
     since: str | None = None
-    tests: dict[tuple[str, str], int] = field(default_factory=dict)
+    tests: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     def add(self, verdict: Parsed) -> None:
         if _rank(verdict) > _rank(self.strongest):
             self.strongest = verdict
-        test = (verdict["detector"], verdict["window"]["size"])
+        test = (verdict["detector"], verdict["window"]["size"], part_of(verdict))
         self.tests[test] = self.tests.get(test, 0) + 1
         self.last = max(self.last, verdict["window"]["end"])
         since = verdict.get("since")

@@ -82,12 +82,15 @@ class HeatRow:
         return max(found, key=lambda look: abs(look.strength), default=None)
 
 
-def heat_rows(record: UnitRecord, features: Sequence[str], window: str) -> list[HeatRow]:
-    """A row per feature that was tested in windows of a size; one more for its missing values
-    where their share moved."""
+def heat_rows(
+    record: UnitRecord, features: Sequence[str], window: str, part: str = ""
+) -> list[HeatRow]:
+    """A row per feature that was tested in windows of a size against a part of the stream, "" for the
+    fitted reference; one more for its missing values where their share moved."""
     rows: list[HeatRow] = []
     for feature in features:
-        found = {d: s for (f, d, w), s in record.series.items() if (f, w) == (feature, window)}
+        wanted = (feature, window, part)
+        found = {d: s for (f, d, w, p), s in record.series.items() if (f, w, p) == wanted}
         values = [s for d, s in found.items() if d != "missing_rate"]
         if values:
             rows.append(HeatRow(_short(feature), values))
@@ -177,20 +180,21 @@ def over_time(
     windows: Sequence[str],
     onsets: Sequence[str],
 ) -> tuple[Figure, int] | None:
-    """What the feature did, above what its tests said; with the height in pixels. None without
-    either.
+    """What the feature did, above what its tests said, those against each reference for themselves;
+    with the height in pixels. None without either.
 
     index: of the feature in the profile. windows: sizes in their order. onsets: times.
     """
-    found = {(d, w): s for (f, d, w), s in record.series.items() if f == feature}
+    found = {(d, w, part): s for (f, d, w, part), s in record.series.items() if f == feature}
     panels: list[tuple[str, list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]]] = []
     if index is not None and record.by_slice:
         panels.append(_values(record, clock, index))
-    by_p = {key: s for key, s in found.items() if s.by_p}
-    if by_p:
-        panels.append(_p_values(clock, by_p, windows))
-    for detector in sorted({d for (d, _), s in found.items() if not s.by_p}):
-        own = {key: s for key, s in found.items() if key[0] == detector and not s.by_p}
+    for part in dict.fromkeys(part for (_, _, part), s in found.items() if s.by_p):
+        own = {(d, w): s for (d, w, p), s in found.items() if p == part and s.by_p}
+        panels.append(_p_values(clock, own, windows, part))
+    # They have no earlier part of the stream to be compared with.
+    for detector in sorted({d for (d, _, _), s in found.items() if not s.by_p}):
+        own = {(d, w): s for (d, w, _), s in found.items() if d == detector and not s.by_p}
         panels.append(_statistics(clock, own, windows))
     if not panels:
         return None
@@ -255,7 +259,10 @@ def _level(value: float, colour: str) -> dict[str, Any]:
     }
 
 
-def _p_values(clock: Clock, found: dict[tuple[str, str], Series], windows: Sequence[str]) -> Panel:
+def _p_values(
+    clock: Clock, found: dict[tuple[str, str], Series], windows: Sequence[str], part: str
+) -> Panel:
+    against = f" against {part}" if part else ""
     levels = {key: -log10(max(s.level, SMALLEST)) for key, s in found.items()}
     most = float(np.ceil(max(10.0, 3 * max(levels.values()))))
     # Missing values last: the test of the values themselves has the plain line.
@@ -274,7 +281,7 @@ def _p_values(clock: Clock, found: dict[tuple[str, str], Series], windows: Seque
                 {
                     "type": "scatter",
                     "mode": "lines",
-                    "name": plain(f"{detector_name(detector)} {window}"),
+                    "name": plain(f"{detector_name(detector)} {window}{against}"),
                     **clock.axis(1),
                     "y": significant([None if v is None else min(most, -log10(v)) for v in p], 3),
                     "customdata": [
@@ -295,7 +302,7 @@ def _p_values(clock: Clock, found: dict[tuple[str, str], Series], windows: Seque
             shapes.append(_level(round(levels[detector, window], 3), colour))
     if len(set(levels.values())) == 1:
         shapes = [{**shapes[0], "line": {"color": NEUTRAL, "width": 1.2, "dash": "dot"}}]
-    return "−log₁₀ p", traces, {"range": [0, most * 1.04]}, shapes
+    return f"−log₁₀ p{against}", traces, {"range": [0, most * 1.04]}, shapes
 
 
 def _waiting(detector: str, series: Series) -> dict[str, Any]:

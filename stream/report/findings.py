@@ -11,20 +11,22 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from ..config.against import FITTED
+from ..look import part_of
 from ..replay import Replay
 from ..verdicts import Verdict
 
 
 @dataclass
 class Findings:
-    """Counts over verdicts, by feature, detector and window."""
+    """Counts over verdicts, by feature, detector, window and what that is compared with."""
 
     n: int = 0
     n_drifted: int = 0
     insufficient: Counter[str] = field(default_factory=Counter)
-    # (unit, feature, detector, window) → verdicts made, drifted, first and last drifted end, and
-    # the smallest p-value with its effect.
-    series: dict[tuple[str, str, str, str], dict[str, Any]] = field(default_factory=dict)
+    # (unit, feature, detector, window, earlier part of the stream or "") → verdicts made, drifted,
+    # first and last drifted end, and the smallest p-value with its effect.
+    series: dict[tuple[str, str, str, str, str], dict[str, Any]] = field(default_factory=dict)
 
     def add(self, verdict: Verdict) -> dict[str, Any]:
         """Count a verdict; returns it parsed."""
@@ -33,7 +35,7 @@ class Findings:
         if v["status"] != "ok":
             self.insufficient[v["detail"].get("reason", "")] += 1
             return v
-        key = (verdict.key, v["feature"], v["detector"], v["window"]["size"])
+        key = (verdict.key, v["feature"], v["detector"], v["window"]["size"], part_of(v))
         entry = self.series.setdefault(
             key, {"tests": 0, "drifted": 0, "first": None, "last": None, "p": None, "effect": None}
         )
@@ -55,8 +57,10 @@ class Findings:
             "drifted": self.n_drifted,
             "insufficient": sum(self.insufficient.values()),
             "series": [
-                {"unit": u, "feature": f, "detector": d, "window": w, **entry}
-                for (u, f, d, w), entry in self.series.items()
+                {"unit": u, "feature": f, "detector": d, "window": w}
+                | ({"reference": part} if part else {})
+                | entry
+                for (u, f, d, w, part), entry in self.series.items()
             ],
         }
 
@@ -85,17 +89,21 @@ class Findings:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("unit", "feature", "detector", "window"):
             table.add_column(name)
+        several = any(part for *_, part in self.series)
+        if several:
+            table.add_column("compared with")
         for name in ("drifted", "tests", "smallest p"):
             table.add_column(name, justify="right")
         table.add_column("first drift")
         ranked = sorted(self.series.items(), key=lambda kv: (-kv[1]["drifted"], kv[0]))
-        for (unit, feature, detector, window), entry in ranked[:40]:
+        for (unit, feature, detector, window, part), entry in ranked[:40]:
             p = "" if entry["p"] is None else f"{entry['p']:.2g}"
             table.add_row(
                 unit,
                 feature,
                 detector,
                 window,
+                *([part or FITTED] if several else []),
                 f"{entry['drifted']:,}",
                 f"{entry['tests']:,}",
                 p,

@@ -19,6 +19,7 @@ from ...detectors.profile import Profile
 from ...schemas.units import parse_time_ms
 from ...schemas.verdict import unit_key
 from ..config.document import Config
+from ..look import part_of
 from ..profiles import Reference
 from ..reference.history import Era
 from .bins import Counts, ProfileBins
@@ -27,7 +28,7 @@ from .episodes import Episodes, Parsed, strength
 SLICES: Final = 300
 
 T = TypeVar("T")
-Key = tuple[str, str, str]
+Key = tuple[str, str, str, str]
 
 
 @dataclass(slots=True)
@@ -135,7 +136,8 @@ class UnitRecord:
     """What came of one unit: its distributions, and for a unit in full also over time.
 
     total: of the range. by_slice: slice → of that time. unseen: as in panes.
-    series: (feature, detector, window) → over time.
+    series: (feature, detector, window, earlier part of the stream that it is compared with or "")
+    → over time.
     """
 
     def __init__(self, profile: Profile, full: bool) -> None:
@@ -236,7 +238,8 @@ class Record:
         record = self._unit(unit, parse_time_ms(verdict["window"]["end"]))
         if not record.full or verdict["status"] != "ok":
             return
-        key = (verdict["feature"], verdict["detector"], verdict["window"]["size"])
+        size = verdict["window"]["size"]
+        key = (verdict["feature"], verdict["detector"], size, part_of(verdict))
         series = record.series.get(key)
         if series is None:
             by_p = verdict.get("alpha") is not None

@@ -9,13 +9,14 @@ from typing import Any, Final
 from ...schemas.units import iso_ms
 from ...schemas.verdict import unit_key
 from ..alert import wording
+from ..config.against import FITTED
 from ..pages.figures import figure_html
 from ..pages.page import Section, choices, html, page, table
 from ..replay import Replay
 from . import words
 from .distribution import Sample, drawing, legend
 from .episodes import Episode, strongest
-from .figures import MOST_ROWS, Clock, detector_name, heat_rows, heatmap, over_time
+from .figures import MOST_ROWS, Clock, heat_rows, heatmap, over_time
 from .findings import Findings
 from .record import Record, UnitRecord
 
@@ -122,6 +123,10 @@ class _Report:
                     + f"; panes of {words.format_duration(model.pane_ms)}",
                 ),
             ]
+            if model.against is not None:
+                compared = [part.name for part in model.against.parts]
+                compared[:0] = [FITTED] if model.against.fitted else []
+                facts.append((f"Compared with{of}", ", ".join(compared)))
             facts += [
                 (f"{fact}{of}", value)
                 for fact, value in words.level_facts(model, reference, events)
@@ -160,7 +165,7 @@ class _Report:
                 words.lasted(e.starts_at, e.ends_at or max(self.end, e.starts_at)),
                 e.severity,
                 words.change(e.strongest),
-                ", ".join(sorted({detector_name(d) for d, _ in e.tests})),
+                ", ".join(sorted({words.found_by(d, part) for d, _, part in e.tests})),
                 "" if e.since is None else wording.moment(e.since),
             )
             for e in others[:MOST_OTHERS]
@@ -187,16 +192,14 @@ class _Report:
                 f"The heatmaps of {model} show {MOST_ROWS} of its {len(features)} features, those "
                 "of the largest effects."
             )
-        maps: dict[str, str] = {}
-        for window in self.record.config.models[model].windows:
-            rows = heat_rows(unit, features[:MOST_ROWS], window.label)
-            if rows:
-                figure, height = heatmap(self.clock, rows)
-                label = (
-                    f"Heatmap of effects, windows of {window.label}: {len(rows)} rows by "
-                    f"{self.clock.n} slices of time; the numbers are in the tables below"
-                )
-                maps[window.label] = figure_html(figure, label=label, height_px=height)
+        against = self.record.config.models[model].against
+        parts = ["", *([] if against is None else [part.name for part in against.parts])]
+        content = ""
+        for k, part in enumerate(parts):
+            maps = self._heatmaps(model, unit, features, part)
+            if maps and against is not None:
+                content += html("<h3>Against {{ name }}</h3>", name=part or FITTED)
+            content += choices(f"window-{_anchor(model)}-{k}", maps) if maps else ""
         scale = html(
             _template("scale.html.j2"),
             low="fell by 1 sd, or a share by 25 points",
@@ -208,8 +211,23 @@ class _Report:
             "Full colour is what makes an alarm critical. A line through a cell: the test found "
             "drift; colour without a line is a change that its window is too small to prove."
         )
-        content = choices(f"window-{_anchor(model)}", maps) if maps else ""
-        return Section(title, lead, scale + content if maps else "<p>Nothing was tested.</p>")
+        return Section(title, lead, scale + content if content else "<p>Nothing was tested.</p>")
+
+    def _heatmaps(
+        self, model: str, unit: UnitRecord, features: Sequence[str], part: str
+    ) -> dict[str, str]:
+        """Window size → its map, of what is compared with a part of the stream."""
+        maps: dict[str, str] = {}
+        for window in self.record.config.models[model].windows:
+            rows = heat_rows(unit, features[:MOST_ROWS], window.label, part)
+            if rows:
+                figure, height = heatmap(self.clock, rows)
+                label = (
+                    f"Heatmap of effects, windows of {window.label}{words.against(part)}: {len(rows)} "
+                    f"rows by {self.clock.n} slices of time; the numbers are in the tables below"
+                )
+                maps[window.label] = figure_html(figure, label=label, height_px=height)
+        return maps
 
     def features(
         self, title: str, model: str, unit: UnitRecord, features: Sequence[str]
@@ -244,7 +262,7 @@ class _Report:
         names = unit.profile.names
         index = names.index(name) if name in names else None
         own = self.of.get((key, name), [])
-        tested = any(f == name for f, _, _ in unit.series)
+        tested = any(f == name for f, *_ in unit.series)
         n = self.record.episodes.number.get((key, name), 0)
         state = own[0].severity if own else "quiet" if tested else "untested"
         said = {"quiet": "no alarm", "untested": "not tested"}.get(
@@ -327,14 +345,14 @@ class _Report:
         ranked = sorted(self.findings.series.items(), key=lambda kv: (-kv[1]["drifted"], kv[0]))
         rows = [
             (
-                *(unit, feature, detector_name(detector), window),
+                *(unit, feature, words.found_by(detector, part), window),
                 f"{e['drifted']:,}",
                 f"{e['tests']:,}",
                 "" if e["p"] is None else wording.small(e["p"], 2),
                 "" if e["first"] is None else wording.moment(e["first"]),
                 "" if e["last"] is None else wording.moment(e["last"]),
             )
-            for (unit, feature, detector, window), e in ranked[:MOST_TABLE]
+            for (unit, feature, detector, window, part), e in ranked[:MOST_TABLE]
         ]
         header = (
             *("unit", "feature", "detector", "window", "drifted", "tests", "smallest p"),
@@ -372,6 +390,11 @@ class _Report:
             "interpolated inside them. The window of the largest change is drawn in whole slices.",
             *self.notes,
         ]
+        if any(model.against is not None for model in self.record.config.models.values()):
+            notes.append(
+                "A feature's distribution and its values over time are drawn beside the fitted "
+                "reference, also where windows are compared with an earlier part of the stream."
+            )
         if any(not unit.full for unit in self.record.units.values()):
             notes.append("Segments are counted and told of, not drawn.")
         return Section(
@@ -392,13 +415,13 @@ class _Report:
     def _features(self, key: str, unit: UnitRecord) -> list[str]:
         """All features: those with the strongest alarms first, then by their largest effect."""
         names = [*unit.profile.names]
-        names += sorted({f for f, _, _ in unit.series} - set(names))
+        names += sorted({f for f, *_ in unit.series} - set(names))
         order = {feature: i for i, (u, feature) in enumerate(self.of) if u == key}
         largest: Mapping[str, float] = {
             name: max(
                 (
                     abs(look.strength)
-                    for (f, _, _), s in unit.series.items()
+                    for (f, *_), s in unit.series.items()
                     if f == name
                     for look in s.looks.values()
                 ),

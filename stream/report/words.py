@@ -46,14 +46,23 @@ def when(episode: Episode, range_end: str) -> str:
     )
 
 
+def found_by(detector: str, part: str) -> str:
+    """`KS`, `KS against last week`."""
+    return f"{detector_name(detector)}{against(part)}"
+
+
+def against(part: str) -> str:
+    """` against last week`, or nothing for the fitted reference."""
+    return f" against {part}" if part else ""
+
+
 def tests(episode: Episode) -> str:
-    """`Seen by KS in windows of 1d (149 looks), 7d (150 looks).`"""
+    """`Found by KS in windows of 1d (149 looks), 7d (150 looks).`"""
     by_detector: dict[str, list[str]] = {}
-    for (detector, window), n in sorted(episode.tests.items()):
-        by_detector.setdefault(detector, []).append(f"{window} ({plural(n, 'look')})")
-    said = "; ".join(
-        f"{detector_name(d)} in windows of {', '.join(w)}" for d, w in by_detector.items()
-    )
+    for (detector, window, part), n in sorted(episode.tests.items()):
+        said = by_detector.setdefault(found_by(detector, part), [])
+        said.append(f"{window} ({plural(n, 'look')})")
+    said = "; ".join(f"{d} in windows of {', '.join(w)}" for d, w in by_detector.items())
     return f"Found by {said}."
 
 
@@ -84,7 +93,7 @@ def reasons(insufficient: Mapping[str, int]) -> list[str]:
 
 def change(verdict: Mapping[str, Any]) -> str:
     """The change alone: `rose by 1.9 reference standard deviations (39.2 → 71.5)`."""
-    said = wording.effect(verdict).removeprefix(": ")
+    said = wording.effect(verdict).removeprefix(": ") + wording.against(verdict)
     return f"missing values {said}" if verdict["detector"] == "missing_rate" else said
 
 

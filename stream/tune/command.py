@@ -66,7 +66,7 @@ def task_of(config: Config, model: ModelConfig, options: Options) -> Task:
     """Raises ConfigError where an option is wrong, DriftlineError where an input cannot be used."""
     if model.against is not None:
         raise ConfigError(
-            f"model {model.name!r} is compared with an earlier part of its stream (`against`), and "
+            f"model {model.name!r} is compared with earlier parts of its stream (`against`), and "
             "tune tries the fitted reference only; leave `against` out of the file it reads"
         )
     reference = profiles.load(model.reference, model.name).current
