@@ -173,3 +173,14 @@ def test_tune_leaves_it_as_the_file_has_it(tmp_path: Path) -> None:
     assert found[0].config(config.models["fraud"]).detectors_for("multivariate") == (
         "shiryaev_roberts",
     )
+
+
+def test_beside_earlier_parts_it_is_against_the_fitted_reference(tmp_path: Path) -> None:
+    config = config_of(tmp_path, CONFIG + "against: [reference, {sliding: 30m}]\n")
+    references = {"fraud": reference_of(config, rows(1500, 1, 1000))}
+    messages = [python_json(row) for row in rows(4000, 2, 2000)]
+    found = [orjson.loads(v) for v in replayed(config, references, Log([messages]))[0]]
+    names = {(v["reference"]["name"], v["feature"] == MULTIVARIATE) for v in found}
+    assert names == {("reference", True), ("reference", False), ("sliding 30m", False)}
+    with pytest.raises(ConfigError, match=r"detectors\.multivariate\[0\].* counts alone"):
+        config_of(tmp_path, CONFIG + "against: {sliding: 30m}\n")

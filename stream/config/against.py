@@ -198,7 +198,8 @@ def against_mistakes(
     mistakes = _window_mistakes(against, windows, lateness_ms, retention_ms)
     for kind, names in detectors.items():
         out = [i for i, name in enumerate(names) if name not in DETECTORS]
-        if against.fitted and len(out) < len(names):
+        # How features go together is known of the fitted reference only, as of vectors.
+        if against.fitted and (len(out) < len(names) or kind == "multivariate"):
             continue
         rule = (
             f"an earlier part of the stream is tested by detectors that read counts alone: "
