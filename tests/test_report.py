@@ -481,7 +481,7 @@ def test_what_each_reference_sees_is_told_and_drawn_for_itself(tmp_path: Path) -
     [fitted, lately, x, _] = parsed.figures()
     assert fitted["data"][0]["z"] != lately["data"][0]["z"]
     titles = [axis["title"]["text"] for name, axis in x["layout"].items() if "yaxis" in name]
-    assert {"−log₁₀ p", "−log₁₀ p against &lt;lately&gt;"} < set(titles)
+    assert {"−log₁₀ p", "−log₁₀ p<br>&lt;lately&gt;"} < set(titles)
     names = {trace["name"] for trace in x["data"]}
     assert {"KS 3m", "KS 3m against &lt;lately&gt;"} < names
     # For a program and in the terminal, too.

@@ -26,6 +26,9 @@ BAND: Final = "rgba(213,94,0,0.13)"
 
 Figure = dict[str, Any]
 
+# Letters of a name that an axis has room for.
+_TITLE: Final = 15
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -201,7 +204,7 @@ def over_time(
     layout: dict[str, Any] = {
         "xaxis": {"type": "date", "range": clock.bounds, "anchor": "y"},
         "shapes": [],
-        "margin": {"t": 34, "b": 34, "l": 52},
+        "margin": {"t": 34, "b": 34, "l": 52 + 14 * any("\n" in title for title, *_ in panels)},
         "showlegend": True,
         "legend": {"traceorder": "normal", "font": {"size": 11}},
     }
@@ -214,7 +217,7 @@ def over_time(
         low = k * (share + space)
         layout[f"yaxis{name}"] = {
             **axis,
-            "title": {"text": plain(title), "font": {"size": 11}},
+            "title": {"text": "<br>".join(map(plain, title.splitlines())), "font": {"size": 11}},
             "domain": [round(low, 4), round(min(1.0, low + share), 4)],
             "anchor": "x",
         }
@@ -302,7 +305,10 @@ def _p_values(
             shapes.append(_level(round(levels[detector, window], 3), colour))
     if len(set(levels.values())) == 1:
         shapes = [{**shapes[0], "line": {"color": NEUTRAL, "width": 1.2, "dash": "dot"}}]
-    return f"−log₁₀ p{against}", traces, {"range": [0, most * 1.04]}, shapes
+    # As long as the panel is high; the legend has the whole name.
+    under = part if len(part) <= _TITLE else f"{part[: _TITLE - 1]}…"
+    title = "−log₁₀ p" + (f"\n{under}" if part else "")
+    return title, traces, {"range": [0, most * 1.04]}, shapes
 
 
 def _waiting(detector: str, series: Series) -> dict[str, Any]:
