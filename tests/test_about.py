@@ -186,6 +186,34 @@ def test_references_that_alarm_at_once_are_a_caveat(monkeypatch: pytest.MonkeyPa
     assert found.caveats[0].endswith("references that alarm at once")
 
 
+def test_where_looks_of_one_test_are_too_few_the_others_keep_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows of 60 do not alarm as rarely as asked before all that was noted of them does."""
+    monkeypatch.setattr(calibration, "_ABOVE", 2.0)
+    columns = {"x": walk(3000), "y": walk(3000, 0.9, seed=6)}
+    profile, _ = fit(columns)
+
+    def levels() -> Calibration:
+        return calibrate(
+            profile,
+            columns,
+            [(detectors()["mean_shift"], [0, 1])],
+            [parse_window("60 events"), parse_window("300 events")],
+            pane_events=20,
+            ert_events=1_000,
+            most_replicates=40,
+            about=True,
+        )
+
+    several = levels()
+    monkeypatch.setattr(calibration, "_ROUNDS", 1)
+    one = levels()
+    assert one.estimate == pytest.approx(1_000, rel=0.02)
+    assert one.rate < several.rate
+    assert one.levels.keys() == several.levels.keys()
+
+
 def test_where_the_reference_supports_the_budget_about_changes_nothing() -> None:
     for x in (walk(1500, 0.0), walk(6000, 0.6)):
         plain = levels_of(x, 2_000, about=False)
