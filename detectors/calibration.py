@@ -25,7 +25,7 @@ from ..schemas.errors import ProfileError
 from .base import Detector
 from .levels import Calibration
 from .looks import Probe, Seen
-from .memory import FEWEST_PERIODS
+from .memory import BLOCKS_PER_TIME, FEWEST_PERIODS
 from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
@@ -72,6 +72,8 @@ _LARGEST: Final = math.log(0.9)
 _LOWEST: Final = -600.0
 # The smallest level there is.
 _SMALLEST: Final = 5e-324
+# Features that a sentence names.
+_NAMED: Final = 4
 # Work that one calibration may cost, in counts looked at; about 1e9 a second.
 _WORK: Final = 2.8e10
 
@@ -284,6 +286,21 @@ def _too_few_blocks(rows: Rows) -> bool:
     return memory.block > 1 and rows.n < FEWEST_BLOCKS * min(memory.whole_block, rows.n)
 
 
+def _which(rows: Rows) -> str:
+    """The features of which there are too few blocks, those that follow themselves longest first."""
+    names = [f.name for f in (*rows.numeric, *rows.categorical)]
+    times = [max((a.time for a in own), default=1.0) for own in rows.memory.found]
+    found = sorted(
+        (-t, name)
+        for t, name in zip(times, names, strict=True)
+        if rows.n < FEWEST_BLOCKS * math.ceil(BLOCKS_PER_TIME * t)
+    )
+    said = ", ".join(f"{name!r} over {-t:,.0f}" for t, name in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    enough = len(names) - len(found)
+    return said + more + (f"; enough for {enough} of {len(names)} features" if enough else "")
+
+
 def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> None:
     supported = EVENTS_PER_ROW * rows.n_effective
     if not ert_events > 2 * filled:
@@ -303,7 +320,7 @@ def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> No
         terms.object(
             f"{rows.n:,} rows whose values follow each other over some {memory.time:,.0f} rows make "
             f"{rows.n // whole} blocks of {whole:,}, and {FEWEST_BLOCKS} are needed to "
-            f"tell how far they wander",
+            f"tell how far they wander ({_which(rows)})",
             f"fit on {FEWEST_BLOCKS * whole:,} rows or more; where "
             f"it is a cycle (a day), on {FEWEST_PERIODS} whole ones at least, or it is not seen as one",
             f"levels are from blocks of {memory.block:,}, and where it is a trend or a season, false "

@@ -166,6 +166,21 @@ def test_what_the_reference_cannot_support_is_a_caveat(
     assert found.ert_events == ert_events
 
 
+def test_it_says_which_features_follow_themselves_too_long() -> None:
+    columns: dict[str, Any] = {f"w{i}": walk(3000, seed=i) for i in range(5)}
+    with pytest.raises(ProfileError, match=r"how far they wander \('x' over \d+\): fit on"):
+        levels_of(walk(3000), 1_000, about=False, window="200 events")
+    columns |= {"calm": walk(3000, 0.0), "c": list("ab") * 1500}
+    profile, _ = fit(columns)
+    plan = [(detectors()["mean_shift"], [0, 1])]
+    with pytest.raises(
+        ProfileError, match=r"\(('w\d' over \d+(, )?){4} and 1 more; enough for 2 of 7 features\)"
+    ):
+        calibrate(
+            profile, columns, plan, [parse_window("200 events")], pane_events=100, ert_events=1_000
+        )
+
+
 def test_a_budget_too_rare_to_simulate_gets_the_rarest_that_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
