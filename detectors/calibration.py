@@ -25,7 +25,7 @@ from ..schemas.errors import ProfileError
 from .base import Detector
 from .levels import Calibration
 from .looks import Probe, Seen
-from .memory import FEWEST_PERIODS
+from .memory import BLOCKS_PER_TIME, FEWEST_PERIODS
 from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
@@ -64,10 +64,16 @@ _FEWEST_IN_PANE: Final = 20
 _FEWEST_IN_WINDOW: Final = 500
 _PER_CLASS: Final = 20
 _FEWEST_DRAWN: Final = 1_000
+# How often to look at larger p-values where alarms come in longer runs than thought.
+_ROUNDS: Final = 3
+# A p-value of 1 is no tail.
+_LARGEST: Final = math.log(0.9)
 # A log p below this stands for any: the smallest p-value that a float tells from 0 is about e^-708.
 _LOWEST: Final = -600.0
 # The smallest level there is.
 _SMALLEST: Final = 5e-324
+# Features that a sentence names.
+_NAMED: Final = 4
 # Work that one calibration may cost, in counts looked at; about 1e9 a second.
 _WORK: Final = 2.8e10
 
@@ -159,8 +165,12 @@ def calibrate(
     wanted = rare()
     fewest = _ABOUT_TAIL if _too_few_blocks(rows) else FEWEST_TAIL
     done = 0.0
-    for _ in range(3):
+    scales = solved = None
+    for attempt in range(_ROUNDS):
         screen = _screen(terms, simulator, size, wanted)
+        if scales is not None:
+            # A pilot of bounds may have taken a test's p-values for smaller than they turned out.
+            screen = np.maximum(screen, np.minimum(scales.log_level(wanted), _LARGEST))
         seen = []
         for r in range(size.replicates):
             seen.append(simulator.run(r, size.n_panes, screen))
@@ -170,11 +180,14 @@ def calibrate(
         scales = scales_of(simulator.tests, simulator.looks, seen, screen, size.n_panes, fewest)
         runs = runs_of(seen, scales, size.n_panes, pane_events)
         solved = solve(runs, ert_events, scales.ceiling, MOST_EARLY)
+        if solved is None and attempt == _ROUNDS - 1:
+            # Tests of which less was noted keep to that, and have a smaller part than the others.
+            solved = solve(runs, ert_events, scales.highest, MOST_EARLY)
         if solved is not None:
             break
         # Alarms come in longer runs than thought: look at larger p-values, too.
         wanted = min(1.0, wanted * 5)
-    else:
+    if solved is None or scales is None:
         raise ProfileError(
             f"no levels give one false alarm per {ert_events:,.0f} events: even with levels near 1 "
             f"the first alarm comes later; ask for a longer time, or for smaller windows or panes"
@@ -273,6 +286,21 @@ def _too_few_blocks(rows: Rows) -> bool:
     return memory.block > 1 and rows.n < FEWEST_BLOCKS * min(memory.whole_block, rows.n)
 
 
+def _which(rows: Rows) -> str:
+    """The features of which there are too few blocks, those that follow themselves longest first."""
+    names = [f.name for f in (*rows.numeric, *rows.categorical)]
+    times = [max((a.time for a in own), default=1.0) for own in rows.memory.found]
+    found = sorted(
+        (-t, name)
+        for t, name in zip(times, names, strict=True)
+        if rows.n < FEWEST_BLOCKS * math.ceil(BLOCKS_PER_TIME * t)
+    )
+    said = ", ".join(f"{name!r} over {-t:,.0f}" for t, name in found[:_NAMED])
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    enough = len(names) - len(found)
+    return said + more + (f"; enough for {enough} of {len(names)} features" if enough else "")
+
+
 def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> None:
     supported = EVENTS_PER_ROW * rows.n_effective
     if not ert_events > 2 * filled:
@@ -292,7 +320,7 @@ def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> No
         terms.object(
             f"{rows.n:,} rows whose values follow each other over some {memory.time:,.0f} rows make "
             f"{rows.n // whole} blocks of {whole:,}, and {FEWEST_BLOCKS} are needed to "
-            f"tell how far they wander",
+            f"tell how far they wander ({_which(rows)})",
             f"fit on {FEWEST_BLOCKS * whole:,} rows or more; where "
             f"it is a cycle (a day), on {FEWEST_PERIODS} whole ones at least, or it is not seen as one",
             f"levels are from blocks of {memory.block:,}, and where it is a trend or a season, false "
@@ -425,8 +453,7 @@ def _screen(
             depth = (start - own[own <= start]).mean()
             beyond = math.log(min(1.0, wanted / _RARE))
             screen[t] = start + beyond * min(10.0, max(1.0, float(depth)))
-    # A p-value of 1 is no tail.
-    return np.minimum(screen, math.log(0.9))
+    return np.minimum(screen, _LARGEST)
 
 
 def _check_level(terms: _Terms, simulator: Simulator, probe: Probe) -> None:

@@ -6,16 +6,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..schemas.units import EventWindow
-from .chi_squared import ChiSquared, homogeneity_p
+from .chi_squared import FEWEST_EXPECTED, ChiSquared, homogeneity_p
 from .evidence import LARGEST, Shares, ages, averages
 from .looks import CHUNK, FOREVER_MS, Replicate, Setting, log
 from .profile import CategoricalProfile, Profile
 from .windows import WindowBank
+
+# Of each test and replicate, bounds are replaced by the p-values that decide until so large a share of
+# the looks is known to be the smallest, or so many were replaced; so many at a time.
+_SMALLEST: Final = 0.02
+_MOST_DECIDED: Final = 200
+_AT_ONCE: Final = 20
 
 
 class CategoricalLooks:
@@ -78,13 +85,16 @@ class CategoricalLooks:
                 test = setting.index["chi_squared", i, w]
                 n = observed.sum(axis=1)
                 log_p[n < setting.min_events] = 0.0
+                j = i - setting.profile.n_numeric
                 if replicate.bounds:
+                    _decide(replica, j, inside[:, own], log_p, _has_rare(known, observed))
                     replicate.found.add(due, test, log_p)
                     continue
                 at = np.flatnonzero(log_p <= replicate.screen[test])
-                j = i - setting.profile.n_numeric
-                exact = [replica.log_p(j, inside[k, own]) for k in at.tolist()]
-                replicate.keep(due[at], np.full(len(at), test), np.array(exact, np.float64))
+                # Small windows of few categories are the same tables over and over.
+                rows, which = np.unique(inside[at, own], axis=0, return_inverse=True)
+                exact = np.array([replica.log_p(j, row) for row in rows], np.float64)
+                replicate.keep(due[at], np.full(len(at), test), exact[which.ravel()])
 
     def _onsets(
         self,
@@ -141,6 +151,38 @@ def _factors(
     u, v = shares.table(n)
     each = np.arange(len(shares.share))
     return np.exp(np.minimum(u[each, count] + v[each, n - count], LARGEST))
+
+
+def _has_rare(
+    reference: npt.NDArray[np.float64], observed: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """(looks,) whether a table has a class too rare for the limit law."""
+    n, total = observed.sum(axis=1, keepdims=True), observed + reference
+    smaller = np.minimum(n, reference.sum()) / np.maximum(n + reference.sum(), 1)
+    return ((total > 0) & (total * smaller < FEWEST_EXPECTED)).any(axis=1)
+
+
+def _decide(
+    replica: _Replica,
+    feature: int,
+    observed: npt.NDArray[np.int32],
+    log_p: npt.NDArray[np.float64],
+    has_rare: npt.NDArray[np.bool_],
+) -> None:
+    """Put the p-values that decide in place of the smallest of `log_p`, those of the tables.
+
+    A value of a rare class makes the one very small and the other hardly, and in small windows it is
+    common: then the smallest bounds say nothing of the smallest p-values.
+    """
+    order = np.argsort(log_p, kind="stable")
+    bounds, wanted = log_p[order], math.ceil(_SMALLEST * len(order))
+    for a in range(0, min(len(order), _MOST_DECIDED), _AT_ONCE):
+        for k in order[a : a + _AT_ONCE].tolist():
+            if has_rare[k] and log_p[k] < 0:
+                log_p[k] = replica.log_p(feature, observed[k])
+        b = min(a + _AT_ONCE, len(order) - 1)
+        if (log_p[order[:b]] <= bounds[b]).sum() >= wanted:
+            return
 
 
 class _Replica:

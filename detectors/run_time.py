@@ -16,6 +16,10 @@ from .survival import expected
 
 _BOOTSTRAP: Final = 500
 _GRID: Final = 400
+# Expected run times up to so many horizons are read off the runs themselves.
+_COVERED: Final = 0.6
+# Between two v of the grid the log of the run time is interpolated, but for a fall larger than this.
+_JUMP: Final = math.log(1.5)
 FEWEST_TAIL: Final = 50
 # Weight, in replicates, of the slope that tests of one detector and window have in common.
 _COMMON: Final = 50.0
@@ -25,22 +29,28 @@ _COMMON: Final = 50.0
 class Scales:
     """log u = log_share + slope·(log p - log_p): how often a test's p-value is so small.
 
-    ceiling: log u that is seen completely for every test.
+    log_p: looks at larger p-values were not noted. ceiling: log u that is seen completely for every
+        test. highest: log u that is seen completely for any of them.
     """
 
     log_share: npt.NDArray[np.float64]
     slope: npt.NDArray[np.float64]
     log_p: npt.NDArray[np.float64]
     ceiling: float
+    highest: float
     nominal: int
 
     def log_u(self, seen: Seen) -> npt.NDArray[np.float64]:
         t = seen.test
         return self.log_share[t] + self.slope[t] * (seen.log_p - self.log_p[t])
 
+    def log_level(self, rate: float) -> npt.NDArray[np.float64]:
+        """(tests,) log p of which u is `rate`, also beyond what was noted."""
+        return self.log_p + (math.log(rate) - self.log_share) / self.slope
+
     def levels(self, rate: float) -> list[float]:
-        log_level = self.log_p + (math.log(rate) - self.log_share) / self.slope
-        return np.exp(np.minimum(log_level, 0.0)).tolist()
+        """No level is above what was noted of its test, since no run was ended by such a look."""
+        return np.exp(np.minimum(self.log_level(rate), np.minimum(self.log_p, 0.0))).tolist()
 
 
 def scales_of(
@@ -80,8 +90,15 @@ def scales_of(
         slope[own] = (replicates[own] * slope[own] + _COMMON * common) / (replicates[own] + _COMMON)
     share = np.where(fitted, below / np.maximum(possible, 1), np.exp(screen))
     log_share = np.log(np.maximum(share, 1e-300))
-    ceiling = float(log_share[fitted].min()) if fitted.any() else float(log_share.min())
-    return Scales(log_share, slope, screen, ceiling, int((~fitted).sum()))
+    seen_to = log_share[fitted] if fitted.any() else log_share
+    return Scales(
+        log_share,
+        slope,
+        screen,
+        float(seen_to.min()),
+        float(seen_to.max()),
+        int((~fitted).sum()),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +149,8 @@ def solve(runs: Runs, ert_events: float, ceiling: float, most_early: float) -> S
     E[T] = E[min(T, H)] + P(T > H) · (mean residual life), and the residual life of what survives
     the horizon H is exposure over alarms in its second half: references differ, so survivors
     are the lucky ones, and their rate is not that of all. A budget beyond 0.7 horizons is
-    reached on a straight line of log E[T] over log v through the last decade that is covered.
+    reached on a straight line of log E[T] over log v through the last decade that is covered
+    (`_line`).
     """
     lowest = min((float(u[-1]) for _, u in runs.records if len(u)), default=ceiling)
     if lowest >= ceiling:
@@ -151,12 +169,9 @@ def solve(runs: Runs, ert_events: float, ceiling: float, most_early: float) -> S
             return None
         at = np.array([np.interp(log_rate, grid, row) for row in ert])
     else:
-        lines = []
-        for row in ert:
-            inside = (row < 0.6 * runs.horizon) & (row > 0.06 * runs.horizon)
-            if inside.sum() < 3:
-                return None
-            lines.append(np.polyfit(grid[inside], np.log(row[inside]), 1))
+        if not ert[0, -1] < _COVERED * runs.horizon:
+            return None
+        lines = [_line(grid, row, runs.horizon) for row in ert]
         slope, start = lines[0]
         log_rate = (math.log(ert_events) - start) / slope
         at = np.exp([line[0] * log_rate + line[1] for line in lines])
@@ -175,11 +190,33 @@ def solve(runs: Runs, ert_events: float, ceiling: float, most_early: float) -> S
     )
 
 
+def _line(
+    grid: npt.NDArray[np.float64], ert: npt.NDArray[np.float64], horizon: float
+) -> tuple[float, float]:
+    """(slope, start) of log E[T] over log v.
+
+    Where alarms come all at once, E[T] falls in few steps, and a line through fewer than three of
+    them may have any slope. Then E[T] is one over v, as of alarms that come one by one, from where
+    it is covered on.
+    """
+    log_ert = np.log(ert)
+    inside = (ert < _COVERED * horizon) & (ert > _COVERED / 10 * horizon)
+    if len(np.unique(ert[inside])) >= 3:
+        slope, start = np.polyfit(grid[inside], log_ert[inside], 1)
+        return float(slope), float(start)
+    nearest = int(np.abs(log_ert - math.log(_COVERED * horizon)).argmin())
+    return -1.0, float(log_ert[nearest] + grid[nearest])
+
+
 def _crossing(
     grid: npt.NDArray[np.float64], ert: npt.NDArray[np.float64], asked: float
 ) -> float | None:
-    """log v where the expected run time, which falls with v, is the one asked for."""
+    """log v where the expected run time, which falls with v, is the one asked for; where it falls all
+    at once past that, the last v before it does."""
     falling = np.log(np.minimum.accumulate(ert))
     if falling[-1] > math.log(asked):
         return None
+    before = int((falling >= math.log(asked)).sum()) - 1
+    if 0 <= before < len(grid) - 1 and falling[before] - falling[before + 1] > _JUMP:
+        return float(grid[before])
     return float(np.interp(-math.log(asked), -falling, grid))

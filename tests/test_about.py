@@ -166,6 +166,21 @@ def test_what_the_reference_cannot_support_is_a_caveat(
     assert found.ert_events == ert_events
 
 
+def test_it_says_which_features_follow_themselves_too_long() -> None:
+    columns: dict[str, Any] = {f"w{i}": walk(3000, seed=i) for i in range(5)}
+    with pytest.raises(ProfileError, match=r"how far they wander \('x' over \d+\): fit on"):
+        levels_of(walk(3000), 1_000, about=False, window="200 events")
+    columns |= {"calm": walk(3000, 0.0), "c": list("ab") * 1500}
+    profile, _ = fit(columns)
+    plan = [(detectors()["mean_shift"], [0, 1])]
+    with pytest.raises(
+        ProfileError, match=r"\(('w\d' over \d+(, )?){4} and 1 more; enough for 2 of 7 features\)"
+    ):
+        calibrate(
+            profile, columns, plan, [parse_window("200 events")], pane_events=100, ert_events=1_000
+        )
+
+
 def test_a_budget_too_rare_to_simulate_gets_the_rarest_that_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -184,6 +199,34 @@ def test_references_that_alarm_at_once_are_a_caveat(monkeypatch: pytest.MonkeyPa
     found = levels_of(walk(1500, 0.0), 12_000, about=True)
     assert "would alarm within a tenth" in found.caveats[0]
     assert found.caveats[0].endswith("references that alarm at once")
+
+
+def test_where_looks_of_one_test_are_too_few_the_others_keep_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows of 60 do not alarm as rarely as asked before all that was noted of them does."""
+    monkeypatch.setattr(calibration, "_ABOVE", 2.0)
+    columns = {"x": walk(3000), "y": walk(3000, 0.9, seed=6)}
+    profile, _ = fit(columns)
+
+    def levels() -> Calibration:
+        return calibrate(
+            profile,
+            columns,
+            [(detectors()["mean_shift"], [0, 1])],
+            [parse_window("60 events"), parse_window("300 events")],
+            pane_events=20,
+            ert_events=1_000,
+            most_replicates=40,
+            about=True,
+        )
+
+    several = levels()
+    monkeypatch.setattr(calibration, "_ROUNDS", 1)
+    one = levels()
+    assert one.estimate == pytest.approx(1_000, rel=0.02)
+    assert one.rate < several.rate
+    assert one.levels.keys() == several.levels.keys()
 
 
 def test_where_the_reference_supports_the_budget_about_changes_nothing() -> None:

@@ -16,6 +16,7 @@ from driftline.detectors.looks import FOREVER_MS
 from driftline.detectors.numeric_looks import distance
 from driftline.detectors.resample import Draw, NumericRows, Rows
 from driftline.detectors.run_length import Simulator
+from driftline.detectors.run_time import Runs, Scales, solve
 from driftline.detectors.survival import expected
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import parse_window
@@ -352,6 +353,67 @@ def looks_alike(made: Sequence[Simulator], n_panes: int, level: float = 0.1) -> 
         assert quick.keys() == slow.keys()
         assert all(abs(quick[key] - slow[key]) < 1e-9 * max(1, -slow[key]) for key in slow)
     return compared
+
+
+def test_values_of_rare_classes_do_not_hide_which_p_values_are_smallest() -> None:
+    """The table's p-value is tiny wherever one of them comes; what decides is not."""
+    rng = np.random.default_rng(1)
+    rare = rng.random(3000) < 0.03
+    column = [f"r{i % 97}" if is_rare else "abc"[i % 3] for i, is_rare in enumerate(rare.tolist())]
+    profile, _ = fit({"c": column})
+    simulator = Simulator(
+        profile,
+        Rows.of(profile, {"c": column}),
+        [(detectors()["chi_squared"], [0])],
+        [parse_window("30 events"), parse_window("300 events")],
+        pane_events=10,
+        pane_ms=60_000,
+        min_events=30,
+        seed=3,
+    )
+    for replicate in range(3):
+        bounds = simulator.run(replicate, 400, np.zeros(2), bounds=True)
+        looks = simulator.run(replicate, 400, np.zeros(2))
+        for test in range(2):
+            of_bounds, of_looks = (np.sort(s.log_p[s.test == test])[:8] for s in (bounds, looks))
+            np.testing.assert_allclose(of_bounds, of_looks, rtol=1e-9)
+
+
+def test_no_level_is_beyond_the_looks_that_were_noted() -> None:
+    scales = Scales(
+        log_share=np.array([-3.0, -8.0]),
+        slope=np.array([1.0, 0.5]),
+        log_p=np.array([-4.0, -9.0]),
+        ceiling=-8.0,
+        highest=-3.0,
+        nominal=0,
+    )
+    assert np.log(scales.levels(np.exp(-9.0))) == pytest.approx([-10.0, -11.0])
+    assert np.log(scales.levels(np.exp(-5.0))) == pytest.approx([-6.0, -9.0])
+    assert scales.log_level(np.exp(-5.0)) == pytest.approx([-6.0, -3.0])
+
+
+def test_alarms_that_come_all_at_once_have_a_run_time() -> None:
+    """Every replicate alarms at the start once v is above e^-5; below it, above e^-8, one in four
+    does, late. Expected run times between 10 and those do not exist."""
+    horizon, step = 1000.0, np.array([-5.0, -8.0])
+    records = [
+        (np.array([10.0, 400.0 + r]), step) if r % 4 == 0 else (np.array([10.0]), step[:1])
+        for r in range(200)
+    ]
+    runs = Runs(records, horizon)
+    plateau = float(expected(runs.times(np.array([-6.0])), horizon, np.ones((1, 200)))[0, 0])
+    assert plateau > 2 * horizon
+    rarer = solve(runs, 4 * plateau, -4.0, 0.25)
+    assert rarer is not None
+    assert rarer.tail == "log-linear"
+    assert rarer.estimate == pytest.approx(4 * plateau)
+    assert rarer.log_rate == pytest.approx(-8.0 - np.log(4))
+    assert rarer.low < rarer.estimate < rarer.high
+    oftener = solve(runs, 600.0, -4.0, 0.25)
+    assert oftener is not None
+    assert -5.1 < oftener.log_rate < -5.0
+    assert oftener.estimate == pytest.approx(plateau)
 
 
 def test_a_feature_that_never_varies_takes_nothing_from_the_others(

@@ -82,7 +82,11 @@ def main() -> None:
     records.mkdir(parents=True, exist_ok=True)
     if given.data is not None:
         chosen = given.streams.split(";") if given.streams else list(real.STREAMS)
-        real.main(given.data, records, given.cache, chosen)
+        detectors = given.peers.split(";") if given.peers else list(real.DETECTORS)
+        for name in detectors:
+            if name not in real.DETECTORS:
+                parser.error(f"no detector {name!r} there; there are {'; '.join(real.DETECTORS)}")
+        real.main(given.data, records, given.cache, chosen, detectors)
         return
     models = given.models.split(",")
     names = given.peers.split(";") if given.peers else [*ours.VARIANTS, *PEERS]

@@ -2,7 +2,7 @@
 
 The files are the user's (`--data DIR`); `STREAMS` says which. The first rows are the reference, the rest
 the stream. Peers get numbers in reference standard deviations, categories as indicators, a missing
-value as the mean with an indicator of its own, and thresholds tuned on driftline's own null draws of
+value as the mean with an indicator of its own, and thresholds tuned on driftline's null draws of
 the reference rows (blocks where these follow each other). Every detector starts anew after an alarm.
 """
 
@@ -33,12 +33,13 @@ from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import parse_window
 from driftline.stream.config.models import DEFAULT_DETECTORS
 
-from . import ours
+from . import ours, report
 
 Table = dict[str, list[Any]]
 Array = npt.NDArray[Any]
 PANE_MS: Final = 60_000
 NULLS: Final = 20
+
 PEERS: Final = {
     "river PageHinkley": "river",
     "frouros CUSUM": "frouros",
@@ -47,6 +48,7 @@ PEERS: Final = {
     "alibi-detect CVMDriftOnline": "alibi-detect-mmd",
     "alibi-detect MMDDriftOnline 200": "alibi-detect-mmd",
 }
+DETECTORS: Final = (report.OURS, report.EARLY, *PEERS)
 # As written for many runs, these know no ties, and indicators are nothing else.
 WITHOUT_TIES: Final = ("frouros IncrementalKSTest 100", "alibi-detect CVMDriftOnline")
 
@@ -135,40 +137,62 @@ def fitted(stream: Stream, table: Table) -> tuple[Any, Table]:
     return profile, {f.name: reference[f.name] for f in profile.features}
 
 
-def calibrated(stream: Stream, profile: Any, reference: Table, *, about: bool) -> Calibration:
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """driftline as it is set up. detectors: by kind of feature. windows: in rows."""
+
+    detectors: Mapping[str, tuple[str, ...]]
+    windows: tuple[str, ...]
+
+    def plan(self, profile: Any) -> Any:
+        return plan_of(profile, self.detectors.__getitem__)
+
+    @property
+    def min_events(self) -> int:
+        return min(30, *(int(w.split()[0]) for w in self.windows))
+
+
+def monitors(stream: Stream) -> dict[str, Monitor]:
+    """The defaults; and shiryaev_roberts, which has one window: the largest of the stream."""
+    largest = max(stream.windows, key=lambda w: int(w.split()[0]))
+    return {
+        report.OURS: Monitor(DEFAULT_DETECTORS, stream.windows),
+        report.EARLY: Monitor(ours.VARIANTS[report.EARLY][0], (largest,)),
+    }
+
+
+def calibrated(
+    stream: Stream, monitor: Monitor, profile: Any, reference: Table, *, about: bool
+) -> Calibration:
     return calibrate(
         profile,
         reference,
-        plan_of(profile, DEFAULT_DETECTORS.__getitem__),
-        [parse_window(w) for w in stream.windows],
+        monitor.plan(profile),
+        [parse_window(w) for w in monitor.windows],
         pane_events=ours.PANE,
         ert_events=stream.ert,
         pane_ms=PANE_MS,
-        min_events=_min_events(stream),
+        min_events=monitor.min_events,
         most_replicates=200,
         about=about,
     )
 
 
-def _min_events(stream: Stream) -> int:
-    return min(30, *(int(w.split()[0]) for w in stream.windows))
-
-
 def our_alarms(
-    stream: Stream, profile: Any, rest: Table, levels: Calibration
+    monitor: Monitor, profile: Any, rest: Table, levels: Calibration
 ) -> list[tuple[int, str]]:
     """(event, feature · detector · window) of each alarm; all windows begin anew after it."""
     n = len(next(iter(rest.values())))
-    plan = plan_of(profile, DEFAULT_DETECTORS.__getitem__)
+    plan = monitor.plan(profile)
     columns = {f.name: rest[f.name] for f in profile.features}
     panes = summarize(profile, Columns.of(profile, columns), np.arange(n) // ours.PANE * PANE_MS)
-    windows = [parse_window(w) for w in stream.windows]
+    windows = [parse_window(w) for w in monitor.windows]
     bank = WindowBank(profile, windows, PANE_MS, 2**60)
     alarms: list[tuple[int, str]] = []
     for k, pane in enumerate(panes, 1):
         said = []
         due = bank.push(k * PANE_MS, pane)
-        for look in look_at(profile, plan, due, _min_events(stream)):
+        for look in look_at(profile, plan, due, monitor.min_events):
             for (detector, _), row in zip(plan, look.outcomes, strict=True):
                 for o in row:
                     name, label = profile.features[o.feature].name, look.window.label
@@ -226,15 +250,15 @@ def _flag(name: str, value: Any) -> Callable[[Table], Array]:
 
 
 def peer_alarms(
-    stream: Stream, table: Table, blocks: int, names: Sequence[str], cache: Path
+    stream: Stream, table: Table, names: Sequence[str], cache: Path
 ) -> dict[str, dict[str, Any]]:
-    """blocks: the fewest that the null draws are made of, as for driftline's levels."""
     profile, reference = fitted(stream, table)
     encode = encoder(reference, stream)
     has_flags = any(
         name in stream.categorical or None in values for name, values in reference.items()
     )
-    rows = Rows.of(profile, reference, fewest_blocks=blocks)
+    # In blocks as for driftline's levels: where there are more of them, no shorter ones are made.
+    rows = Rows.of(profile, reference, fewest_blocks=ABOUT_BLOCKS)
     draws = [Draw(rows, rows.n, 2 * stream.ert, (11, r)).columns() for r in range(NULLS)]
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -283,37 +307,51 @@ def judged(stream: Stream, alarms: Sequence[int]) -> dict[str, Any]:
     return {"quiet": quiet, "budget": quiet / stream.ert, "false": false, "delays": delays}
 
 
-def measure(name: str, folder: Path, cache: Path) -> dict[str, Any]:
+def measure(name: str, folder: Path, cache: Path, detectors: Sequence[str]) -> dict[str, Any]:
     stream = STREAMS[name]
     table = read(stream, folder)
     profile, reference = fitted(stream, table)
     left_out = [n for n in (*stream.numeric, *stream.categorical) if n not in reference]
     found: dict[str, Any] = {"left_out": left_out, "changes": list(stream.changes), "detectors": {}}
-    label, blocks = "driftline", 1
+    for label, monitor in monitors(stream).items():
+        if label in detectors:
+            found["detectors"][label] = our_side(stream, monitor, profile, reference, table)
+    peers = [p for p in PEERS if p in detectors]
+    if peers:
+        for peer, answer in peer_alarms(stream, table, peers, cache).items():
+            if "alarms" in answer:
+                answer |= judged(stream, answer["alarms"])
+            found["detectors"][peer] = answer
+    return found
+
+
+def our_side(
+    stream: Stream, monitor: Monitor, profile: Any, reference: Table, table: Table
+) -> dict[str, Any]:
+    refused: dict[str, Any] = {}
     try:
-        levels = calibrated(stream, profile, reference, about=False)
+        levels = calibrated(stream, monitor, profile, reference, about=False)
     except ProfileError as error:
-        found["refused"] = str(error)
-        label, blocks = "driftline, about", ABOUT_BLOCKS
-        levels = calibrated(stream, profile, reference, about=True)
-    alarms = our_alarms(stream, profile, part(table, stream.reference[1]), levels)
-    found["detectors"][label] = judged(stream, [a for a, _ in alarms]) | {
+        refused["plain_budget_refused"] = str(error)
+        levels = calibrated(stream, monitor, profile, reference, about=True)
+    alarms = our_alarms(monitor, profile, part(table, stream.reference[1]), levels)
+    return refused | judged(stream, [a for a, _ in alarms]) | {
         "estimate": [levels.estimate, levels.low, levels.high, levels.tail],
         "caveats": list(levels.caveats),
         "alarms": alarms[:200],
-    }
-    for peer, answer in peer_alarms(stream, table, blocks, list(PEERS), cache).items():
-        if "alarms" in answer:
-            answer |= judged(stream, answer["alarms"])
-        found["detectors"][peer] = answer
-    return found
+    }  # fmt: skip
 
 
 def table_of(name: str, found: Mapping[str, Any]) -> str:
     changes = found["changes"]
+    refused = {
+        f"{peer}: {f['plain_budget_refused']}\n"
+        for peer, f in found["detectors"].items()
+        if "plain_budget_refused" in f
+    }
     lines = [
         f"{name}:\n",
-        *([f"Refused: {found['refused']}\n"] if "refused" in found else []),
+        *sorted(refused),
         "| detector | false alarms (budget) | " + " | ".join(w for _, w in changes) + " |",
         "| --- | --- |" + " --- |" * len(changes),
     ]
@@ -322,12 +360,19 @@ def table_of(name: str, found: Mapping[str, Any]) -> str:
             lines.append(f"| {peer} | not run: {f['refused']} |" + " |" * len(changes))
             continue
         delays = ["missed" if d is None else f"{d:,}" for d in f["delays"]]
-        lines.append(f"| {peer} | {f['false']} ({f['budget']:.1f}) | " + " | ".join(delays) + " |")
+        label = f"{peer}, about" if "plain_budget_refused" in f else peer
+        lines.append(f"| {label} | {f['false']} ({f['budget']:.1f}) | " + " | ".join(delays) + " |")
     return "\n".join(lines) + "\n"
 
 
-def main(folder: Path, records: Path, cache: Path, names: Sequence[str]) -> None:
+def main(
+    folder: Path, records: Path, cache: Path, names: Sequence[str], detectors: Sequence[str]
+) -> None:
     for name in names:
-        found = measure(name, folder, cache)
-        (records / f"real.{name.replace(' ', '_')}.json").write_text(json.dumps(found, indent=1))
+        found = measure(name, folder, cache, detectors)
+        record = records / f"real.{name.replace(' ', '_')}.json"
+        if record.exists():
+            before = json.loads(record.read_text())["detectors"]
+            found["detectors"] = before | found["detectors"]
+        record.write_text(json.dumps(found, indent=1))
         print(table_of(name, found), flush=True)
