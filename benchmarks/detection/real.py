@@ -133,7 +133,7 @@ def fitted(stream: Stream, table: Table) -> tuple[Any, Table]:
     reference = part(table, *stream.reference)
     kinds: Any = dict.fromkeys(stream.numeric, "numeric")
     kinds |= dict.fromkeys(stream.categorical, "categorical")
-    profile, _ = fit(reference, kinds, required=False)
+    profile, _ = fit(reference, kinds, required=False, multivariate=True)
     return profile, {f.name: reference[f.name] for f in profile.features}
 
 
@@ -195,7 +195,7 @@ def our_alarms(
         for look in look_at(profile, plan, due, monitor.min_events):
             for (detector, _), row in zip(plan, look.outcomes, strict=True):
                 for o in row:
-                    name, label = profile.features[o.feature].name, look.window.label
+                    name, label = profile.name_of(o.feature), look.window.label
                     if o.significant(levels.level(name, detector.name, label)):
                         said.append(f"{name} · {detector.name} · {label}")
         if said:
