@@ -14,8 +14,7 @@ that follow each other) does not eat the budget of the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -24,27 +23,24 @@ import numpy.typing as npt
 from ..schemas.errors import ProfileError
 from .base import Detector
 from .levels import Calibration
-from .looks import Probe, Seen
-from .memory import BLOCKS_PER_TIME, FEWEST_PERIODS
+from .looks import Seen
 from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
-from .run_time import FEWEST_TAIL, Solved, runs_of, scales_of, solve
+from .run_time import FEWEST_TAIL, runs_of, scales_of, solve
+from .sizes import Size, grains, size_of
+from .support import (
+    ABOUT_BLOCKS,
+    MOST_EARLY,
+    Terms,
+    check_level,
+    check_rarity,
+    check_rows,
+    check_steady,
+    too_few_blocks,
+)
 from .windows import WindowSpec
 
-# Fewer rows than this say too little about how the features depend on each other.
-FEWEST_ROWS: Final = 200
-# Events of a budget per independent row of a reference whose rows follow each other. Beyond it what
-# decides is runs so rare that the reference has hardly an example of them.
-EVENTS_PER_ROW: Final = 25
-# Share of references that may alarm within a tenth of the budget; 0.095 without memory.
-MOST_EARLY: Final = 0.25
-# Fewer blocks than this, and how far means wander would be known to no better than a quarter.
-FEWEST_BLOCKS: Final = 20
-# With `about`: fewer rows are refused even so, and of fewer blocks shorter ones are made. Of ten, the
-# standard deviation of means is known to some 18 %; what shorter blocks lose is put back.
-_ABOUT_ROWS: Final = 30
-ABOUT_BLOCKS: Final = 10
 # Of values that follow each other a p-value means nothing by itself: also a tail of few looks says more.
 _ABOUT_TAIL: Final = 2
 
@@ -53,17 +49,6 @@ _PILOT: Final = 24
 _RARE: Final = 5e-3
 # Looks are kept that are so many times likelier than if all tests alarmed one at a time.
 _ABOVE: Final = 15.0
-_FEWEST_REPLICATES: Final = 200
-# Run lengths are followed for so many times the budget, where that can be paid for.
-_HORIZON: Final = 3.0
-# Farthest that a budget may lie beyond what was simulated.
-_FARTHEST: Final = 10.0
-# What a coarser grain must leave: events in a pane, in the smallest window and, for each of a
-# feature's categories, there and in the reference.
-_FEWEST_IN_PANE: Final = 20
-_FEWEST_IN_WINDOW: Final = 500
-_PER_CLASS: Final = 20
-_FEWEST_DRAWN: Final = 1_000
 # How often to look at larger p-values where alarms come in longer runs than thought.
 _ROUNDS: Final = 3
 # A p-value of 1 is no tail.
@@ -72,10 +57,6 @@ _LARGEST: Final = math.log(0.9)
 _LOWEST: Final = -600.0
 # The smallest level there is.
 _SMALLEST: Final = 5e-324
-# Features that a sentence names.
-_NAMED: Final = 4
-# Work that one calibration may cost, in counts looked at; about 1e9 a second.
-_WORK: Final = 2.8e10
 
 
 def calibrate(
@@ -122,7 +103,7 @@ def calibrate(
             f"pane_events is {pane_events}, with {len(windows)} windows: at least one event in a "
             "pane, one window and one feature to test are needed"
         )
-    terms = _Terms(about)
+    terms = Terms(about)
     rows = Rows.of(profile, columns, fewest_blocks=ABOUT_BLOCKS if about else 1)
     # Tests of what never varies in the reference take no part of the simulated alarms.
     silent = rows.silent
@@ -145,25 +126,25 @@ def calibrate(
             seed=seed,
             grain=grain,
             rare=wanted < _RARE,
-            certain=_too_few_blocks(rows),
+            certain=too_few_blocks(rows),
         )
 
     simulator = simulator_of(1)
     filled = min(w.panes if w.full_only else 1 for w in simulator.looks) * pane_events
-    _check_rows(terms, rows, ert_events, filled)
+    check_rows(terms, rows, ert_events, filled)
     say = progress or (lambda share: None)
     if not n_heard:
         say(1.0)
         return _bounded(simulator, windows, ert_events, pane_events, terms.caveats)
-    size = _size(simulator, ert_events / pane_events, most_replicates)
-    for grain in _grains(simulator):
+    size = size_of(simulator, ert_events / pane_events, most_replicates)
+    for grain in grains(simulator):
         if size.n_panes >= size.wanted:
             break
         simulator = simulator_of(grain)
-        size = _size(simulator, ert_events / pane_events, most_replicates)
-    ert_events = _check_rarity(terms, simulator, size, ert_events, pane_events)
+        size = size_of(simulator, ert_events / pane_events, most_replicates)
+    ert_events = check_rarity(terms, simulator, size, ert_events, pane_events)
     wanted = rare()
-    fewest = _ABOUT_TAIL if _too_few_blocks(rows) else FEWEST_TAIL
+    fewest = _ABOUT_TAIL if too_few_blocks(rows) else FEWEST_TAIL
     done = 0.0
     scales = solved = None
     for attempt in range(_ROUNDS):
@@ -192,7 +173,7 @@ def calibrate(
             f"no levels give one false alarm per {ert_events:,.0f} events: even with levels near 1 "
             f"the first alarm comes later; ask for a longer time, or for smaller windows or panes"
         )
-    _check_steady(terms, simulator, solved, ert_events)
+    check_steady(terms, simulator, solved, ert_events)
     rate = math.exp(solved.log_rate)
     levels = {
         (profile.name_of(t.feature), t.detector.name, windows[t.window].label): max(
@@ -264,172 +245,8 @@ def _bounded(
     )
 
 
-@dataclass(slots=True)
-class _Terms:
-    """What the reference cannot support: refused, or with `about` a caveat."""
-
-    about: bool
-    caveats: list[str] = field(default_factory=list)
-
-    def object(self, problem: str, remedy: str, caveat: str) -> None:
-        if not self.about:
-            raise ProfileError(
-                f"{problem}: {remedy}; or write `about` before the budget, which sets levels for it "
-                "without the promise"
-            )
-        if (said := f"{problem}: {caveat}") not in self.caveats:
-            self.caveats.append(said)
-
-
-def _too_few_blocks(rows: Rows) -> bool:
-    memory = rows.memory
-    return memory.block > 1 and rows.n < FEWEST_BLOCKS * min(memory.whole_block, rows.n)
-
-
-def _which(rows: Rows) -> str:
-    """The features of which there are too few blocks, those that follow themselves longest first."""
-    names = [f.name for f in (*rows.numeric, *rows.categorical)]
-    times = [max((a.time for a in own), default=1.0) for own in rows.memory.found]
-    found = sorted(
-        (-t, name)
-        for t, name in zip(times, names, strict=True)
-        if rows.n < FEWEST_BLOCKS * math.ceil(BLOCKS_PER_TIME * t)
-    )
-    said = ", ".join(f"{name!r} over {-t:,.0f}" for t, name in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    enough = len(names) - len(found)
-    return said + more + (f"; enough for {enough} of {len(names)} features" if enough else "")
-
-
-def _check_rows(terms: _Terms, rows: Rows, ert_events: float, filled: int) -> None:
-    supported = EVENTS_PER_ROW * rows.n_effective
-    if not ert_events > 2 * filled:
-        raise ProfileError(
-            f"one false alarm per {ert_events:,.0f} events cannot be kept apart from the start: "
-            f"the smallest window is tested after {filled:,} events, and the time asked for must "
-            f"be more than twice that; ask for a longer time, or add a smaller window"
-        )
-    if rows.n < FEWEST_ROWS:
-        few = f"{rows.n:,} reference rows cannot be calibrated with; at least {FEWEST_ROWS} are needed"
-        if rows.n < _ABOUT_ROWS:
-            raise ProfileError(f"{few}: fit on more rows")
-        terms.object(few, "fit on more rows", "what features have in common is hardly known")
-    memory = rows.memory
-    whole = min(memory.whole_block, rows.n)
-    if _too_few_blocks(rows):
-        terms.object(
-            f"{rows.n:,} rows whose values follow each other over some {memory.time:,.0f} rows make "
-            f"{rows.n // whole} blocks of {whole:,}, and {FEWEST_BLOCKS} are needed to "
-            f"tell how far they wander ({_which(rows)})",
-            f"fit on {FEWEST_BLOCKS * whole:,} rows or more; where "
-            f"it is a cycle (a day), on {FEWEST_PERIODS} whole ones at least, or it is not seen as one",
-            f"levels are from blocks of {memory.block:,}, and where it is a trend or a season, false "
-            "alarms come more often as soon as it leads beyond these rows",
-        )
-    if memory.block > 1 and ert_events > supported:
-        need = math.ceil(ert_events / EVENTS_PER_ROW * memory.time)
-        terms.object(
-            f"{rows.n:,} rows that follow each other (they carry the information of "
-            f"{rows.n_effective:,}) support at most 1 false alarm per {supported:,} events; 1 per "
-            f"{ert_events:,.0f} was asked for",
-            f"fit on {need:,} rows or more, or ask for more alarms",
-            "such rare runs of values are hardly in these rows, and their levels are a guess",
-        )
-
-
-def _check_rarity(
-    terms: _Terms, simulator: Simulator, size: _Size, ert_events: float, pane_events: int
-) -> float:
-    """The budget that levels are set for."""
-    if size.wanted <= _HORIZON * _FARTHEST * size.n_panes:
-        return ert_events
-    rarest = int(_FARTHEST * size.n_panes * pane_events)
-    terms.object(
-        f"1 false alarm per {ert_events:,.0f} events is too rare to simulate with "
-        f"{len(simulator.profile.features)} features; at most 1 per {rarest:,} events",
-        "ask for more alarms, or use longer panes",
-        f"levels are for 1 per {rarest:,}",
-    )
-    return float(rarest)
-
-
-def _check_steady(terms: _Terms, simulator: Simulator, solved: Solved, ert_events: float) -> None:
-    """An average run time that some references reach by never alarming and others miss at once is
-    no promise to whoever has one reference."""
-    if solved.early <= MOST_EARLY:
-        return
-    largest = max(simulator.looks, key=lambda w: w.panes)
-    events = largest.panes * simulator.pane_events * simulator.grain
-    supported = "no budget"
-    if solved.steady > 0:
-        supported = f"at most 1 false alarm per {solved.steady:,.0f} events"
-    terms.object(
-        f"{simulator.rows.n:,} rows beside windows of {events:,} events ({largest.spec.label}) support "
-        f"{supported}; of 1 per {ert_events:,.0f}, {solved.early:.0%} of such references would "
-        "alarm within a tenth (10 % by chance alone)",
-        "fit on more rows, use smaller windows, or ask for more alarms",
-        "the budget is an average of references that hardly alarm and references that alarm at once",
-    )
-
-
-def _grains(simulator: Simulator) -> Iterator[int]:
-    """Coarser and coarser grains: of how many events a simulated one may take the place.
-
-    The laws of these tests depend on how many rows the reference has for an event of the window, and
-    hardly on how many there are, as long as they are many: a hundredth of both says the same at a
-    hundredth of the price. That takes rows that do not follow each other: of those that do, a
-    hundredth would follow each other less.
-    """
-    rows = simulator.rows
-    most_classes = max((len(f.categories) for f in rows.categorical), default=0)
-    if rows.memory.block > 1 or rows.memory.period:
-        return
-    smallest = min(w.panes for w in simulator.looks)
-    in_window = max(_FEWEST_IN_WINDOW, _PER_CLASS * most_classes)
-    pane_events = max(_FEWEST_IN_PANE, math.ceil(in_window / smallest))
-    largest = min(simulator.pane_events // pane_events, rows.n // max(_FEWEST_DRAWN, in_window))
-    grain = 2
-    while grain < largest:
-        yield grain
-        grain *= 2
-    if largest > 1:
-        yield largest
-
-
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """How many panes to simulate, how often, and how many panes were wanted."""
-
-    n_panes: int
-    replicates: int
-    wanted: int
-
-
-def _size(simulator: Simulator, ert_panes: float, most: int) -> _Size:
-    """How long and how often to simulate, from what it will cost; no clock, so repeatable."""
-    n_features = len(simulator.profile.features) - len(simulator.rows.silent)
-    per_pane = 12 * n_features * simulator.pane_events + sum(
-        5 * n_features * simulator.numeric.bins // stride for stride in simulator.numeric.stride
-    )
-    events, looks = simulator.pane_events, len(simulator.looks)
-    per_pane += len(simulator.spread.features) * (100 * events + 700 * looks)
-    onset = simulator.onset
-    together = simulator.profile.n_numeric if onset.together else 0
-    per_pane += max(len(onset.alone), together) * 60 * events + 800 * len(onset.alone)
-    per_pane += together * (300 + together)
-    per_pane += 250 * simulator.categorical.onset_classes
-    if simulator.slow:
-        per_pane += 200_000 * len(simulator.looks) * n_features
-    back = max(w.panes for w in simulator.looks)
-    wanted = max(math.ceil(_HORIZON * ert_panes), back + 20)
-    affordable = int(_WORK / per_pane / _FEWEST_REPLICATES)
-    n_panes = max(min(wanted, affordable), min(wanted, 2 * back))
-    replicates = min(most, max(_FEWEST_REPLICATES, int(_WORK / per_pane / n_panes)))
-    return _Size(n_panes, replicates, wanted)
-
-
 def _screen(
-    terms: _Terms, simulator: Simulator, size: _Size, wanted: float
+    terms: Terms, simulator: Simulator, size: Size, wanted: float
 ) -> npt.NDArray[np.float64]:
     """(tests,) log p that about the share `wanted` of full looks falls below, from a pilot; of a test
     that is to have no part, minus infinity."""
@@ -447,25 +264,10 @@ def _screen(
         if len(own):
             start = np.quantile(own, max(wanted, _RARE), method="higher")
             if start < _LOWEST:
-                _check_level(terms, simulator, probe)
+                check_level(terms, simulator, probe)
                 screen[t] = -math.inf
                 continue
             depth = (start - own[own <= start]).mean()
             beyond = math.log(min(1.0, wanted / _RARE))
             screen[t] = start + beyond * min(10.0, max(1.0, float(depth)))
     return np.minimum(screen, _LARGEST)
-
-
-def _check_level(terms: _Terms, simulator: Simulator, probe: Probe) -> None:
-    looks = simulator.looks[probe.window]
-    period = simulator.rows.memory.period
-    remedy = "leave the feature out, or use shorter windows"
-    if period:
-        remedy = f"use windows of whole cycles (of {period:,.0f} events), or leave the feature out"
-    terms.object(
-        f"{simulator.profile.name_of(probe.feature)!r} differs so much between windows of "
-        f"{looks.spec.label!r} that the p-values of {probe.detector.name} cannot be told from 0, and "
-        "no level can keep them quiet",
-        remedy,
-        "it alarms only where the p-value is 0 to a computer, and the budget leaves it out",
-    )

@@ -12,11 +12,12 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from driftline.detectors import calibration, detectors, fit
-from driftline.detectors.calibration import ABOUT_BLOCKS, FEWEST_BLOCKS, calibrate
+from driftline.detectors import calibration, detectors, fit, sizes, support
+from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
 from driftline.detectors.memory import Autocorrelation, Memory
 from driftline.detectors.resample import Rows
+from driftline.detectors.support import ABOUT_BLOCKS, FEWEST_BLOCKS
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import FalseAlarms, parse_false_alarms, parse_window
 from driftline.stream import profiles
@@ -42,8 +43,8 @@ false_alarms: about 1 per 1000 events
 
 @pytest.fixture(autouse=True)
 def short_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "_WORK", 3e8)
-    monkeypatch.setattr(calibration, "_FEWEST_REPLICATES", 40)
+    monkeypatch.setattr(sizes, "_WORK", 3e8)
+    monkeypatch.setattr(sizes, "_FEWEST_REPLICATES", 40)
 
 
 def walk(n: int, keep: float = 0.99, seed: int = 5) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -184,18 +185,19 @@ def test_it_says_which_features_follow_themselves_too_long() -> None:
 def test_a_budget_too_rare_to_simulate_gets_the_rarest_that_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calibration, "_WORK", 3e7)
+    monkeypatch.setattr(sizes, "_WORK", 3e7)
     x = walk(1500, 0.0)
     with pytest.raises(ProfileError, match=r"too rare to simulate.*or write `about`"):
         levels_of(x, 9e8, about=False)
     found = levels_of(x, 9e8, about=True)
     assert found.caveats[0].endswith(f"levels are for 1 per {found.ert_events:,.0f}")
-    assert found.ert_events == calibration._FARTHEST * found.horizon  # pyright: ignore[reportPrivateUsage]
+    assert found.ert_events == sizes._FARTHEST * found.horizon  # pyright: ignore[reportPrivateUsage]
     assert found.tail == "log-linear"
 
 
 def test_references_that_alarm_at_once_are_a_caveat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "MOST_EARLY", 0.0)
+    monkeypatch.setattr(support, "MOST_EARLY", 0.0)
     found = levels_of(walk(1500, 0.0), 12_000, about=True)
     assert "would alarm within a tenth" in found.caveats[0]
     assert found.caveats[0].endswith("references that alarm at once")

@@ -15,7 +15,7 @@ import pytest
 from stream_helpers import Log, replayed
 from typer.testing import CliRunner
 
-from driftline.detectors import calibration
+from driftline.detectors import sizes
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import FalseAlarms, parse_false_alarms
 from driftline.stream import profiles
@@ -41,8 +41,8 @@ START_MS = 1_700_000_000_000
 
 @pytest.fixture(autouse=True)
 def short_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "_WORK", 3e8)
-    monkeypatch.setattr(calibration, "_FEWEST_REPLICATES", 40)
+    monkeypatch.setattr(sizes, "_WORK", 3e8)
+    monkeypatch.setattr(sizes, "_FEWEST_REPLICATES", 40)
 
 
 def events(n: int, seed: int = 0, **more: Any) -> list[bytes]:
@@ -170,7 +170,7 @@ false_alarms: about 1 per 3000 events
 def test_half_of_a_budget_is_for_tests_against_earlier_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "_WORK", 3e7)
+    monkeypatch.setattr(sizes, "_WORK", 3e7)
     config = config_of(tmp_path, SEVERAL)
     reference = kept(config, events(1_500))
     budget = reference.budget
@@ -212,7 +212,7 @@ def test_half_of_a_budget_is_for_tests_against_earlier_parts(
 def test_rows_that_follow_each_other_are_named_where_p_values_must_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "_WORK", 3e7)
+    monkeypatch.setattr(sizes, "_WORK", 3e7)
     values = [orjson.loads(v) for v in events(1_500)]
     x = 0.0
     rng = np.random.default_rng(4)

@@ -138,6 +138,7 @@ def test_a_budget_that_many_references_miss_at_once_is_refused(
     reference: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("driftline.detectors.calibration.MOST_EARLY", 0.0)
+    monkeypatch.setattr("driftline.detectors.support.MOST_EARLY", 0.0)
     rule = (
         "1,500 rows beside windows of 300 events .300 events. support .* would alarm within a tenth"
     )
@@ -152,7 +153,7 @@ def test_a_coarser_grain_finds_the_same_levels(monkeypatch: pytest.MonkeyPatch) 
     windows = (parse_window("2000 events"),)
 
     def levels(work: float) -> Calibration:
-        monkeypatch.setattr("driftline.detectors.calibration._WORK", work)
+        monkeypatch.setattr("driftline.detectors.sizes._WORK", work)
         return calibrate(
             profile, columns, plan_of(profile), windows, pane_events=1000, ert_events=20_000
         )

@@ -23,7 +23,7 @@ from stream_helpers import (
 )
 from typer.testing import CliRunner
 
-from driftline.detectors import calibration
+from driftline.detectors import sizes
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import iso_ms
 from driftline.stream import profiles
@@ -197,8 +197,8 @@ def test_fit_says_what_it_watches_and_a_budget_is_kept(
     tmp_path: Path, features: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where nothing varies at all."""
-    monkeypatch.setattr(calibration, "_WORK", 3e8)
-    monkeypatch.setattr(calibration, "_FEWEST_REPLICATES", 40)
+    monkeypatch.setattr(sizes, "_WORK", 3e8)
+    monkeypatch.setattr(sizes, "_FEWEST_REPLICATES", 40)
     text = CONFIG.replace("alpha: 0.001", "false_alarms: 1 per 5000 events")
     named = text.index("features:")
     text = text[:named] + f"features: {features}\n" + text[text.index("false_alarms") :]

@@ -25,10 +25,11 @@ import numpy.typing as npt
 from benchmarks.common import WORKER_ENVIRONMENT, ensure_environment
 from driftline.detectors import Columns, WindowBank, fit, summarize
 from driftline.detectors.base import plan_of
-from driftline.detectors.calibration import ABOUT_BLOCKS, calibrate
+from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
 from driftline.detectors.looking import look_at
 from driftline.detectors.resample import Draw, Rows
+from driftline.detectors.support import ABOUT_BLOCKS
 from driftline.schemas.errors import ProfileError
 from driftline.schemas.units import parse_window
 from driftline.stream.config.models import DEFAULT_DETECTORS
