@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
+from ...detectors.multivariate import MULTIVARIATE
 from ...detectors.profile import NumericProfile
 from ...schemas.units import format_duration, iso_ms, parse_time_ms
 from ..alert import wording
@@ -188,11 +189,14 @@ def happened(episodes: Sequence[Episode], n: int, n_looks: int, range_end: str) 
     """The whole in two or three sentences. n: of alarms, n_looks: verdicts that were tests."""
     if not n:
         return f"No alarm: none of the {n_looks:,} tests that could be made found drift."
-    features = len({(e.unit, e.feature) for e in episodes})
+    features = len({(e.unit, e.feature) for e in episodes if e.feature != MULTIVARIATE})
+    of = [plural(features, "feature")] if features else []
+    if any(e.feature == MULTIVARIATE for e in episodes):
+        of.append("the numeric features together")
     critical = sum(e.severity == "critical" for e in episodes)
     firing = sum(e.ends_at is None for e in episodes)
     first = wording.moment(min(e.starts_at for e in episodes))
-    said = [f"{plural(n, 'alarm')} on {plural(features, 'feature')}, the first at {first}."]
+    said = [f"{plural(n, 'alarm')} on {' and '.join(of)}, the first at {first}."]
     parts = []
     if critical:
         parts.append(f"{critical:,} critical")
