@@ -23,7 +23,7 @@ import numpy.typing as npt
 from .layout import layout_of
 from .numeric import ONE
 from .profile import NumericProfile, Profile
-from .scores import pane_scores
+from .scores import kept_scores
 from .vectors import VectorProfile
 from .windows import WindowBank
 
@@ -134,7 +134,7 @@ class History:
         panes = [p for p in self._bank.kept if p.start_ms >= window_start_ms]
         if known is None or not panes:
             return None
-        sums = np.array([pane_scores(profile, p.places, p.counts)[:, 0] for p in panes]) / ONE
+        sums = np.array([kept_scores(profile, p)[:, 0] for p in panes]) / ONE
         along = np.cumsum(sums @ known.whitening.T, axis=0)
         n = np.cumsum([p.events for p in panes])
         before = np.concatenate([np.zeros_like(along[:1]), along[:-1]])

@@ -13,6 +13,7 @@ from .cells import Cells, cells_of
 from .layout import layout_of
 from .numeric import FIXED_POINT_BITS, ONE
 from .profile import Profile
+from .windows import Kept
 
 _INTS = npt.NDArray[np.int64]
 
@@ -64,6 +65,14 @@ def pane_scores(profile: Profile, places: npt.NDArray[Any], counts: npt.NDArray[
     # Sums of whole numbers below 2**53, so exact in any order.
     sums = [np.bincount(feature, table[places, k] * counts, profile.n_numeric) for k in range(2)]
     return np.stack(sums, axis=1).astype(np.int64)
+
+
+def kept_scores(profile: Profile, pane: Kept) -> _INTS:
+    """`pane_scores` of a pane that a bank keeps: made once, for all windows and looks that have it."""
+    found = pane.made.get("scores")
+    if found is None:
+        found = pane.made["scores"] = pane_scores(profile, pane.places, pane.counts)
+    return found
 
 
 def scores_of(profile: Profile, index: int) -> Scores:

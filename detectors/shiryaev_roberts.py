@@ -18,7 +18,7 @@ from .layout import layout_of
 from .moments import in_units, spread_effect, sums_in_sd
 from .numeric import ONE
 from .profile import CategoricalProfile, Kind, NumericProfile, Profile
-from .scores import pane_scores, scores_of
+from .scores import kept_scores, scores_of
 from .shares import category_counts, category_detail
 from .windows import Kept, Window
 
@@ -188,16 +188,16 @@ class _Since:
         of_ages = ages(len(panes))
         panes, last = panes[: of_ages[-1]], of_ages - 1
         events = np.array([p.events for p in panes], np.int64).cumsum()[last]
-        made = [_made(profile, pane) for pane in panes]
-        scores = np.array([m.scores for m in made], np.int64)
+        made = [_rest_of(profile, pane) for pane in panes]
+        scores = np.array([kept_scores(profile, pane) for pane in panes], np.int64)
         first = window.layout.first_rest
-        places = [m.rest_places for m in made]
+        places = [m.places for m in made]
         span = np.repeat(
             of_ages.searchsorted(np.arange(1, len(panes) + 1)), [len(x) for x in places]
         )
         width = window.layout.size - first
         code = span * width + (np.concatenate(places) - first)
-        counts = np.concatenate([m.rest_counts for m in made])
+        counts = np.concatenate([m.counts for m in made])
         rest = np.bincount(code, counts, len(of_ages) * width).astype(np.int64)
         return _Since(
             panes,
@@ -307,20 +307,17 @@ def _moved_share(f: CategoricalProfile, most: int, observed: npt.NDArray[Any]) -
     return Effect("share_shift", now - before, "share", before, now, f.classes[most])
 
 
-class _Made(NamedTuple):
-    """Of one pane: its `pane_scores`, and its entries that are no finite numbers."""
+class _Rest(NamedTuple):
+    """Of one pane: its entries that are no finite numbers."""
 
-    scores: _INTS
-    rest_places: npt.NDArray[np.int32]
-    rest_counts: npt.NDArray[np.int32]
+    places: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
 
 
-def _made(profile: Profile, pane: Kept) -> _Made:
+def _rest_of(profile: Profile, pane: Kept) -> _Rest:
     """Made once for a pane, which many windows have and many looks."""
     found = pane.made.get(ShiryaevRoberts.name)
     if found is None:
         rest = pane.places >= layout_of(profile).first_rest
-        scores = pane_scores(profile, pane.places, pane.counts)
-        found = _Made(scores, pane.places[rest], pane.counts[rest])
-        pane.made[ShiryaevRoberts.name] = found
+        found = pane.made[ShiryaevRoberts.name] = _Rest(pane.places[rest], pane.counts[rest])
     return found

@@ -168,8 +168,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A closed pane in a bank: its entries by their places in a window's store. made: what a detector
-    makes of the pane, under its name, and made once."""
+    """A closed pane in a bank: its entries by their places in a window's store. made: what detectors
+    make of the pane, under a name, and made once."""
 
     start_ms: int
     events: int
