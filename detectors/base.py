@@ -96,13 +96,11 @@ def plan_of(
     """
     known = detectors()
     plan: dict[str, tuple[Detector, list[int]]] = {}
-    for i, f in enumerate(profile.features):
-        for name in names(f.kind):
-            if f.kind in known[name].kinds:
+    for i in range(len(profile.features) + (profile.multivariate is not None)):
+        kind = profile.kind_of(i)
+        for name in names(kind):
+            if kind in known[name].kinds:
                 plan.setdefault(name, (known[name], []))[1].append(i)
-    if profile.multivariate is not None:
-        for name in names("multivariate"):
-            plan.setdefault(name, (known[name], []))[1].append(len(profile.features))
     return list(plan.values())
 
 

@@ -39,9 +39,7 @@ class Cells:
             at[0::2] = np.arange(begin, begin + n_values + 1)
             at[1::2] = np.arange(begin + n_values + 1, begin + f.n_finite_cells)
             places.append(position[at])
-            within = np.empty(f.n_finite_cells, np.int64)
-            within[0::2], within[1::2] = f.through_gap, f.through_value
-            within_all.append(within)
+            within_all.append(f.through)
         sizes = np.array([f.n_finite_cells for f in profile.numeric], np.int64)
         self.n = np.array([f.n for f in profile.numeric], np.int64)
         self.first = np.cumsum(sizes) - sizes

@@ -158,11 +158,7 @@ def _scores(
     numeric: Sequence[NumericProfile], columns: Mapping[str, Column], n_rows: int
 ) -> Iterator[npt.NDArray[np.float64]]:
     """Parts (…, D) of the rows' normal scores, 0 for what is no finite number."""
-    scores: list[npt.NDArray[np.float64]] = []
-    for f in numeric:
-        through = np.empty(f.n_finite_cells, np.int64)
-        through[0::2], through[1::2] = f.through_gap, f.through_value
-        scores.append(Scores.of(through).cells[:, 0] / ONE)
+    scores = [Scores.of(f.through).cells[:, 0] / ONE for f in numeric]
     for a in range(0, n_rows, _ROWS_AT_ONCE):
         found = np.zeros((min(_ROWS_AT_ONCE, n_rows - a), len(numeric)))
         for j, f in enumerate(numeric):

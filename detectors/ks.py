@@ -105,8 +105,7 @@ class _Reference:
         self.counts = np.zeros((layout.total_blocks, BLOCK), np.int32)
         places = self.counts.ravel()
         for f, block in zip(profile.numeric, layout.first_block.tolist(), strict=True):
-            through = np.empty(2 * len(f.values) + 1, np.int64)
-            through[::2], through[1::2] = f.through_gap, f.through_value
+            through = f.through
             begin = BLOCK * block
             places[begin : begin + len(through)] = np.diff(through, prepend=0)
         self.inside = self.counts.sum(axis=1, dtype=np.int32)

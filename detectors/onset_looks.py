@@ -4,7 +4,7 @@ and what has been since an onset of some age is the same for windows of all size
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ class OnsetLooks:
 
     def __init__(self, setting: Setting, features: Sequence[int]) -> None:
         self.setting, self.features = setting, features
-        self.together = len(setting.profile.features) in features
-        self.alone = frozenset(features) - {len(setting.profile.features)}
+        last = len(setting.profile.features)
+        self.together, self.alone = last in features, frozenset(features) - {last}
         # A coarser grain leaves too few rows to tell how features go together as well as live.
         self.covariance = None
         if self.together and setting.grain > 1:
@@ -39,43 +39,22 @@ class OnsetLooks:
     def run(self, replicate: Replicate) -> None:
         setting, profile = self.setting, self.setting.profile
         of_ages = ages(min(replicate.n_panes, max(w.panes for w in setting.looks)))
-        reference: list[_FLOATS] = []
-        scores: list[_INTS] = []
+        made: list[_Sums | None] = []
         for i in range(profile.n_numeric) if self.together else sorted(self.alone):
-            sums = _sums(replicate, i, setting.pane_events)
-            if sums is None:
-                # Constant in this draw: it says nothing of the others.
-                reference.append(np.zeros(len(replicate.draw.reference)))
-                scores.append(np.zeros(replicate.n_panes + 1, np.int64))
-                continue
-            if self.together:
-                reference.append(_reference_scores(replicate, i))
-                scores.append(sums.score)
-            if i in self.alone:
-                self._look(replicate, i, of_ages, sums.n, sums.log_averages)
+            made.append(sums := _sums(replicate, i, setting.pane_events))
+            if sums is not None and i in self.alone:
+                self._look(replicate, i, of_ages, sums)
         if self.together:
-            events = setting.pane_events * np.arange(replicate.n_panes + 1)
-            known = self.covariance or Multivariate.of([np.stack(reference, axis=1)])
-            joint = _Joint(events, np.stack(scores, axis=1), known, len(replicate.draw.reference))
-            self._look(replicate, len(profile.features), of_ages, events, joint.log_averages)
+            joint = _Joint.of(replicate, made, setting.pane_events, self.covariance)
+            self._look(replicate, len(profile.features), of_ages, joint)
 
-    def _look(
-        self,
-        replicate: Replicate,
-        test: int,
-        of_ages: _INTS,
-        n: _INTS,
-        log_averages: Callable[[_INTS, _INTS, int], _FLOATS],
-    ) -> None:
-        """n: (panes + 1,) values up to each pane. log_averages: of `_Sums` or `_Joint`."""
-        setting, n_panes = self.setting, replicate.n_panes
-        step = max(1, CHUNK // 8 // len(of_ages))
-        if test == len(setting.profile.features):
-            step = max(1, step // setting.profile.n_numeric)
+    def _look(self, replicate: Replicate, test: int, of_ages: _INTS, sums: _Sums | _Joint) -> None:
+        setting, n_panes, n = self.setting, replicate.n_panes, sums.n
+        step = max(1, CHUNK // 8 // len(of_ages) // sums.width)
         fewest = max(2, setting.min_events)
         for a in range(0, n_panes, step):
             ends = np.arange(a + 1, min(a + step, n_panes) + 1)
-            log_average = log_averages(ends, of_ages, setting.grain)
+            log_average = sums.log_averages(ends, of_ages, setting.grain)
             for w, looks in enumerate(setting.looks):
                 due = looks.due(a, int(ends[-1]))
                 inside = np.minimum(looks.panes, due)
@@ -100,6 +79,11 @@ class _Sums:
     square: _INTS
     n_reference: int
     tails: float
+
+    @property
+    def width(self) -> int:
+        """Sums of each kind."""
+        return 1
 
     def log_averages(self, ends: _INTS, of_ages: _INTS, grain: int) -> _FLOATS:
         """(ends, A) log of the averages of factors over onsets of up to each age; of no meaning where
@@ -128,26 +112,46 @@ class _Sums:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Joint:
-    """Of all D numeric features, up to each pane: events (panes + 1,) and sums of their normal scores
-    (panes + 1, D), in multiples of 2**-20. n_reference: rows."""
+    """Of all numeric features, up to each pane: n (panes + 1,) events, and (panes + 1, K) sums of their
+    normal scores along the K directions that are told apart. n_reference: rows."""
 
-    events: _INTS
-    score: _INTS
-    known: Multivariate
+    n: _INTS
+    along: _FLOATS
     n_reference: int
+
+    @staticmethod
+    def of(
+        replicate: Replicate,
+        made: Sequence[_Sums | None],
+        pane_events: int,
+        known: Multivariate | None,
+    ) -> _Joint:
+        """made: of each feature, None where it is constant in this draw and says nothing of the others.
+        known: how they go together, None for what the drawn reference tells."""
+        n_reference, n_panes = len(replicate.draw.reference), replicate.n_panes
+        score = np.zeros((n_panes + 1, len(made)), np.int64)
+        reference = np.zeros((n_reference, len(made)))
+        for i, sums in enumerate(made):
+            if sums is not None:
+                score[:, i] = sums.score
+                if known is None:
+                    reference[:, i] = _reference_scores(replicate, i)
+        known = known or Multivariate.of([reference])
+        n = pane_events * np.arange(n_panes + 1)
+        return _Joint(n, score / ONE @ known.whitening.T, n_reference)
+
+    @property
+    def width(self) -> int:
+        return self.along.shape[1]
 
     def log_averages(self, ends: _INTS, of_ages: _INTS, grain: int) -> _FLOATS:
         """As `_Sums.log_averages`."""
         begins = np.maximum(ends[:, None] - of_ages, 0)
-        n = self.events[ends][:, None] - self.events[begins]
-        # Of running sums, so that directions are taken once for each pane, not for each onset.
-        along = self.score / ONE @ self.known.whitening.T
-        moved = (along[ends][:, None] - along[begins]) / n[:, :, None]
+        n = self.n[ends][:, None] - self.n[begins]
+        moved = (self.along[ends][:, None] - self.along[begins]) / n[:, :, None]
         # See there: where one event stands for `grain`, means lie closer by the root of it.
         distance = np.square(moved).sum(axis=2) / grain
-        factors = of_distance(
-            n * grain, distance, self.n_reference * grain, len(self.known.whitening)
-        )
+        factors = of_distance(n * grain, distance, self.n_reference * grain, self.width)
         return np.log(averages(factors, of_ages))
 
 

@@ -113,6 +113,13 @@ class NumericProfile:
         return 2 * len(self.values) + 1
 
     @property
+    def through(self) -> npt.NDArray[np.int64]:
+        """(2U + 1,) finite reference values in each gap and value, in order, or before it."""
+        found = np.empty(self.n_finite_cells, np.int64)
+        found[0::2], found[1::2] = self.through_gap, self.through_value
+        return found
+
+    @property
     def n_cells(self) -> int:
         return self.n_finite_cells + NUMERIC_EXTRA
 

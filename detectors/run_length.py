@@ -91,10 +91,11 @@ class Simulator:
         ]
         self.kept = None
         if certain:
-            of_window = [rows.memory.kept_of(w.panes * pane_events) for w in self.looks]
-            self.kept = np.array(
-                [self._of_feature(of_window[t.window], np.min)[t.feature] for t in self.tests]
-            )
+            of_window = [
+                self._of_feature(rows.memory.kept_of(w.panes * pane_events), np.min)
+                for w in self.looks
+            ]
+            self.kept = np.array([of_window[t.window][t.feature] for t in self.tests])
         self.index = {(t.detector.name, t.feature, t.window): i for i, t in enumerate(self.tests)}
         fast = () if live else _QUICK
         # A feature that is one and the same in all rows has nothing to simulate: each p-value is 1.
@@ -177,13 +178,12 @@ class Simulator:
         n_panes = replicate.n_panes
         reference, stream = replicate.draw.columns()
         kinds: dict[str, Kind] = {f.name: f.kind for f in self.profile.features}
-        together = self.profile.multivariate is not None
         profile, _ = fit(
             reference,
             kinds,
             max_categories=self.n_reference,
             required=False,
-            multivariate=together,
+            multivariate=any(len(self.profile.features) in f for _, f in self.slow),
         )
         # A number that is constant in this draw is a category there.
         names = {f.name: i for i, f in enumerate(profile.features) if f.kind == kinds[f.name]}

@@ -129,9 +129,9 @@ def _together(profile: Profile, window: Window, since: _Since | None) -> Outcome
     index, known = len(profile.features), profile.multivariate
     assert known is not None
     detail: dict[str, object] = {"n_reference": known.n, "n_test": window.events}
-    outcome = too_few(window, index, detail, 2, "one of an event")
-    if outcome is not None or since is None:
-        return outcome or Outcome(index, None, None, detail=detail)
+    if (none := too_few(window, index, detail, 2, "there")) is not None:
+        return none
+    assert since is not None
     directions = len(known.whitening)
     distance = known.squared_distance(since.scores[:, :, 0] / ONE / since.events[:, None])
     factors = of_distance(since.events, distance, known.n, directions)

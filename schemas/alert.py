@@ -10,8 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -22,6 +20,7 @@ from .fields import (
     Name,
     Probability,
     Segment,
+    Sparse,
     Timestamp,
     absent_not_null,
     read_contract,
@@ -70,7 +69,7 @@ def alert_id(key: str, starts_at: str) -> str:
     return digest("alert", key, starts_at)
 
 
-class Moved(BaseModel):
+class Moved(Sparse):
     """A feature that moved, by its clearest test."""
 
     model_config = EMITTED
@@ -96,13 +95,6 @@ class Moved(BaseModel):
     compared with the fitted reference only."""
     verdict: Id
     """Id of the verdict."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = dump(self)
-        if self.reference is None:
-            fields.pop("reference", None)
-        return fields
 
 
 class Alert(BaseModel):

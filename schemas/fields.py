@@ -13,8 +13,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    model_serializer,
 )
 
 from .deadletter import Reason
@@ -53,6 +55,19 @@ def absent_not_null(schema: dict[str, Any]) -> None:
     """JSON Schema of an optional field that is left out of the message instead of being null."""
     present, _null = schema.pop("anyOf")
     schema.update(present)
+
+
+class Sparse(BaseModel):
+    """Leaves out of its message what is None and declared `absent_not_null`."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        declared = type(self).model_fields
+        return {
+            name: value
+            for name, value in dump(self).items()
+            if value is not None or declared[name].json_schema_extra is not absent_not_null
+        }
 
 
 Timestamp = Annotated[

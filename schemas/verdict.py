@@ -12,8 +12,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -26,6 +24,7 @@ from .fields import (
     Number,
     Probability,
     Segment,
+    Sparse,
     Timestamp,
     absent_not_null,
     read_contract,
@@ -165,7 +164,7 @@ class Window(BaseModel):
         return parse_time_ms(self.end)
 
 
-class ReferenceRef(BaseModel):
+class ReferenceRef(Sparse):
     """What the window was compared with."""
 
     model_config = EMITTED
@@ -179,15 +178,8 @@ class ReferenceRef(BaseModel):
     are earlier parts of the stream, `sliding 7d lag 1d`, `period 1w × 4` or as driftline.yaml names
     them. Present where driftline.yaml has `against`; without it, there is the fitted one only."""
 
-    @model_serializer(mode="wrap")
-    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = dump(self)
-        if self.name is None:
-            fields.pop("name", None)
-        return fields
 
-
-class Effect(BaseModel):
+class Effect(Sparse):
     """How large the change is, in the feature's own terms.
 
     `mean_shift`: `value` is (window mean − reference mean) / reference standard deviation;
@@ -232,13 +224,6 @@ class Effect(BaseModel):
             )
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = dump(self)
-        if self.category is None:
-            fields.pop("category", None)
-        return fields
-
 
 _VERDICT_RULES: dict[str, Any] = {
     "allOf": [
@@ -265,7 +250,7 @@ _VERDICT_RULES: dict[str, Any] = {
 }
 
 
-class Verdict(BaseModel):
+class Verdict(Sparse):
     """What one detector says about one feature in one window, compared with one reference.
 
     A verdict is published for every test, drifted or not. `alpha` is there when the test decides on
@@ -350,14 +335,6 @@ class Verdict(BaseModel):
                 "computed the status is insufficient"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = dump(self)
-        for name in ("alpha", "threshold"):
-            if getattr(self, name) is None:
-                fields.pop(name, None)
-        return fields
 
     @property
     def key(self) -> str:

@@ -53,7 +53,12 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "error": ("exception", "error_code", "error_message", "failure"),
     "segment": ("segments", "cohort", "dimensions"),
 }  # fmt: skip
-RESERVED_FEATURES = ("prediction", "score", MULTIVARIATE)
+RESERVED_FEATURES: Mapping[str, str] = {
+    "prediction": "the model's own prediction",
+    "score": "the model's own score",
+    MULTIVARIATE: "all numeric features together",
+}
+"""Name → what it is in verdicts and alerts."""
 FIELDS = (
     "id",
     "ts",
@@ -218,10 +223,7 @@ def _field_problem(name: str, text: object) -> tuple[object, str, str] | None:
 
 
 def reserved_feature(name: str) -> tuple[object, str, str]:
-    whose = f"the model's own {name}"
-    if name == MULTIVARIATE:
-        whose = "all numeric features together"
-    rule = f"the name `{name}` is reserved for {whose} in verdicts and alerts"
+    rule = f"the name `{name}` is reserved for {RESERVED_FEATURES[name]} in verdicts and alerts"
     free = f"{name.strip('()')}_in"
     remedy = f"give the feature another name in input.fields: features.{free}: $.features.{name}"
     return name, rule, remedy

@@ -60,6 +60,16 @@ def detector_name(name: str) -> str:
     return DETECTORS.get(name, name.replace("_", " "))
 
 
+def found_by(detector: str, part: str) -> str:
+    """`KS`, `KS against last week`."""
+    return f"{detector_name(detector)}{against(part)}"
+
+
+def against(part: str) -> str:
+    """` against last week`, or nothing for the fitted reference."""
+    return f" against {part}" if part else ""
+
+
 def bands(clock: Clock, drifted: Sequence[bool]) -> list[tuple[int, int]]:
     """Runs of slices [a, b) in which something drifted."""
     edges = np.flatnonzero(np.diff([False, *drifted, False]))
@@ -265,7 +275,6 @@ def _level(value: float, colour: str) -> dict[str, Any]:
 def _p_values(
     clock: Clock, found: dict[tuple[str, str], Series], windows: Sequence[str], part: str
 ) -> Panel:
-    against = f" against {part}" if part else ""
     levels = {key: -log10(max(s.level, SMALLEST)) for key, s in found.items()}
     most = float(np.ceil(max(10.0, 3 * max(levels.values()))))
     # Missing values last: the test of the values themselves has the plain line.
@@ -284,7 +293,7 @@ def _p_values(
                 {
                     "type": "scatter",
                     "mode": "lines",
-                    "name": plain(f"{detector_name(detector)} {window}{against}"),
+                    "name": plain(f"{detector_name(detector)} {window}{against(part)}"),
                     **clock.axis(1),
                     "y": significant([None if v is None else min(most, -log10(v)) for v in p], 3),
                     "customdata": [

@@ -16,7 +16,7 @@ from ..replay import Replay
 from . import words
 from .distribution import Sample, drawing, legend
 from .episodes import Episode, strongest
-from .figures import MOST_ROWS, Clock, heat_rows, heatmap, over_time
+from .figures import MOST_ROWS, Clock, against, found_by, heat_rows, heatmap, over_time
 from .findings import Findings
 from .record import Record, UnitRecord
 
@@ -165,7 +165,7 @@ class _Report:
                 words.lasted(e.starts_at, e.ends_at or max(self.end, e.starts_at)),
                 e.severity,
                 words.change(e.strongest),
-                ", ".join(sorted({words.found_by(d, part) for d, _, part in e.tests})),
+                ", ".join(sorted({found_by(d, part) for d, _, part in e.tests})),
                 "" if e.since is None else wording.moment(e.since),
             )
             for e in others[:MOST_OTHERS]
@@ -223,7 +223,7 @@ class _Report:
             if rows:
                 figure, height = heatmap(self.clock, rows)
                 label = (
-                    f"Heatmap of effects, windows of {window.label}{words.against(part)}: {len(rows)} "
+                    f"Heatmap of effects, windows of {window.label}{against(part)}: {len(rows)} "
                     f"rows by {self.clock.n} slices of time; the numbers are in the tables below"
                 )
                 maps[window.label] = figure_html(figure, label=label, height_px=height)
@@ -345,7 +345,7 @@ class _Report:
         ranked = sorted(self.findings.series.items(), key=lambda kv: (-kv[1]["drifted"], kv[0]))
         rows = [
             (
-                *(unit, feature, words.found_by(detector, part), window),
+                *(unit, feature, found_by(detector, part), window),
                 f"{e['drifted']:,}",
                 f"{e['tests']:,}",
                 "" if e["p"] is None else wording.small(e["p"], 2),

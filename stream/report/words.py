@@ -14,7 +14,7 @@ from ..alert import wording
 from ..config.document import ModelConfig
 from ..profiles import Reference
 from .episodes import Episode
-from .figures import detector_name
+from .figures import found_by
 from .record import UnitRecord
 
 
@@ -45,16 +45,6 @@ def when(episode: Episode, range_end: str) -> str:
         f"from {start} to {wording.moment(episode.ends_at)} "
         f"({lasted(episode.starts_at, episode.ends_at)})"
     )
-
-
-def found_by(detector: str, part: str) -> str:
-    """`KS`, `KS against last week`."""
-    return f"{detector_name(detector)}{against(part)}"
-
-
-def against(part: str) -> str:
-    """` against last week`, or nothing for the fitted reference."""
-    return f" against {part}" if part else ""
 
 
 def tests(episode: Episode) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final, TypeVar
@@ -74,7 +74,11 @@ class Candidate:
 
     @property
     def detectors_label(self) -> str:
-        own = dict.fromkeys((*self.numeric, *self.categorical))
+        return self.detectors_of(KINDS)
+
+    def detectors_of(self, kinds: Iterable[str]) -> str:
+        """Its detectors of these kinds of features, and of all numeric ones together."""
+        own = dict.fromkeys(name for kind in kinds for name in self.detectors_for(kind))
         return ", ".join([*own, *(f"multivariate {name}" for name in self.multivariate)])
 
     @property

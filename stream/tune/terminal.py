@@ -249,8 +249,7 @@ def _table(tuned: Tuned) -> Table:
 def detectors_of(candidate: Candidate, tuned: Tuned) -> str:
     """A candidate's detectors that have something to test."""
     kinds = dict.fromkeys(f.kind for f in tuned.task.reference.whole.features)
-    own = dict.fromkeys(n for k in kinds for n in candidate.detectors_for(k))
-    return ", ".join([*own, *(f"multivariate {name}" for name in candidate.multivariate)])
+    return candidate.detectors_of(kinds)
 
 
 def _figures(s: Score, tuned: Tuned) -> list[str]:
