@@ -28,10 +28,12 @@ from driftline.detectors import Columns, WindowBank, fit, summarize
 from driftline.detectors.base import plan_of
 from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
+from driftline.detectors.looking import look_at
 from driftline.schemas.units import parse_window
 
 PANE = 100
 PANE_MS = 60_000
+MIN_EVENTS = 30
 LIMIT = 12
 SEED = 77
 TESTS = {"numeric": ("ks", "missing_rate"), "categorical": ("chi_squared",)}
@@ -170,12 +172,12 @@ def first_alarm(case: Case, levels: Calibration, rng: np.random.Generator) -> in
         starts = np.arange(at, at + stretch) // PANE * PANE_MS
         for pane in summarize(profile, Columns.of(profile, source(stretch)), starts):
             at += PANE
-            due = [w for w in bank.push(at // PANE * PANE_MS, pane) if not w.missing_events]
-            for detector, features in plan:
-                for window, row in zip(due, detector.test(profile, due, features), strict=True):
+            due = bank.push(at // PANE * PANE_MS, pane)
+            for look in look_at(profile, plan, due, MIN_EVENTS):
+                for (detector, _), row in zip(plan, look.outcomes, strict=True):
                     for o in row:
                         name = profile.name_of(o.feature)
-                        if o.significant(levels.level(name, detector.name, window.label)):
+                        if o.significant(levels.level(name, detector.name, look.window.label)):
                             return at
     return LIMIT * case.budget
 
@@ -198,6 +200,7 @@ def measure(name: str, case: Case) -> dict[str, Any]:
             pane_events=PANE,
             ert_events=case.budget,
             pane_ms=PANE_MS,
+            min_events=MIN_EVENTS,
             most_replicates=case.most_replicates,
             seed=c,
         )

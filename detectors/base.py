@@ -74,7 +74,8 @@ class Detector(Protocol):
     """A test of windows against a profile: pure, stateless, the same result for the same counts.
 
     name: as in driftline.yaml and in verdicts. kinds: the kinds of feature it can test. One whose
-    outcome depends on which pane an event is in says so by a class attribute `reads_panes = True`.
+    outcome depends on which pane an event is in says so by a class attribute `reads_panes = True`;
+    one to which a window in events is of use before it is full by `before_full = True`.
     """
 
     name: ClassVar[str]
@@ -85,6 +86,11 @@ class Detector(Protocol):
     ) -> list[list[Outcome]]:
         """One outcome per window (outer) and feature index (inner), in the order given."""
         ...
+
+
+def before_full(detector: Detector) -> bool:
+    """Whether it tests windows in events that are not full yet."""
+    return getattr(detector, "before_full", False)
 
 
 def plan_of(

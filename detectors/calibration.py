@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schemas.errors import ProfileError
-from .base import Detector
+from .base import Detector, before_full
 from .levels import Calibration
 from .looks import Seen
 from .profile import Column, Profile
@@ -130,7 +130,10 @@ def calibrate(
         )
 
     simulator = simulator_of(1)
-    filled = min(w.panes if w.full_only else 1 for w in simulator.looks) * pane_events
+    begins = [
+        simulator.looks[t.window].begins(early=before_full(t.detector)) for t in simulator.tests
+    ]
+    filled = min(begins) * pane_events
     check_rows(terms, rows, ert_events, filled)
     say = progress or (lambda share: None)
     if not n_heard:

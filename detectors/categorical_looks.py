@@ -116,7 +116,7 @@ class CategoricalLooks:
             factors[age - 1 :, k] = _factors(shares, since, n, setting.grain).mean(axis=1)
         log_average = np.log(np.maximum(averages(factors, of_ages), 1e-300))
         for w, looks in enumerate(setting.looks):
-            due = looks.due(0, n_panes)
+            due = looks.due(0, n_panes, early=True)
             inside = np.minimum(looks.panes, due)
             due = due[inside * setting.pane_events >= setting.min_events]
             if len(due):

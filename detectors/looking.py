@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .base import Detector, Outcome
+from .base import Detector, Outcome, before_full
 from .levels import Key
 from .profile import Profile
 from .windows import Window, WindowSpec
@@ -27,8 +27,9 @@ def tests_of(profile: Profile, plan: Plan, windows: Sequence[WindowSpec]) -> set
 class WindowLook(NamedTuple):
     """What a look at one window came to.
 
-    reason: why the window is not fit for any test, None where it is. outcomes: per entry of the plan
-    one per feature, in the plan's order; without statistics where there is a reason.
+    reason: why the window is not fit for tests, None where it is. outcomes: per entry of the plan one
+    per feature, in the plan's order; without statistics where there is a reason, but for detectors
+    that test before a window is full.
     """
 
     window: Window
@@ -46,15 +47,16 @@ def look_at(
             values counts for nothing.
     """
     looks = [WindowLook(w, unfit(w, min_events), []) for w in windows]
-    fit = [look for look in looks if look.reason is None]
     for detector, features in plan:
-        if fit:
-            rows = detector.test(profile, [look.window for look in fit], features)
-            for look, row in zip(fit, rows, strict=True):
-                look.outcomes.append([usable(outcome, min_events) for outcome in row])
-        for look in looks:
-            if look.reason is not None:
-                look.outcomes.append([Outcome(i, None, None, reason=look.reason) for i in features])
+        early = before_full(detector)
+        reasons = [too_small(look.window, min_events) if early else look.reason for look in looks]
+        fit = [look for look, reason in zip(looks, reasons, strict=True) if reason is None]
+        rows = iter(detector.test(profile, [look.window for look in fit], features) if fit else [])
+        for look, reason in zip(looks, reasons, strict=True):
+            if reason is None:
+                look.outcomes.append([usable(outcome, min_events) for outcome in next(rows)])
+            else:
+                look.outcomes.append([Outcome(i, None, None, reason=reason) for i in features])
     return looks
 
 
@@ -68,11 +70,16 @@ def usable(outcome: Outcome, min_events: int) -> Outcome:
 
 
 def unfit(window: Window, min_events: int) -> str | None:
-    """Why a window is not fit for any test, None where it is."""
+    """Why a window is not fit for tests, None where it is."""
+    if window.missing_events and window.events:
+        return f"the stream has brought {window.events} of the window's {window.label}"
+    return too_small(window, min_events)
+
+
+def too_small(window: Window, min_events: int) -> str | None:
+    """Why a window is not even fit for those that test before it is full, None where it is."""
     if window.events == 0:
         return "the window is empty"
-    if window.missing_events:
-        return f"the stream has brought {window.events} of the window's {window.label}"
     if window.events < min_events:
         return f"the window has {window.events} events; min_events is {min_events}"
     return None

@@ -22,8 +22,8 @@ FOREVER_MS: Final = 2**60
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """A window as the monitor moves it, in panes: looked at each `hop`-th pane; `full_only` where
-    it is not tested before it is full. spec: of a window that moves so over the simulated panes."""
+    """A window as the monitor moves it, in panes: looked at each `hop`-th pane; `full_only` where most
+    detectors do not test it before it is full. spec: of one that moves so over the simulated panes."""
 
     spec: WindowSpec
     panes: int
@@ -41,10 +41,15 @@ class Looks:
         hop = max(1, (spec.hop_ms or pane_ms) // pane_ms)
         return Looks(spec, max(1, spec.size_ms // pane_ms), hop, False)
 
-    def due(self, after: int, through: int) -> npt.NDArray[np.int64]:
-        """The panes at whose close it is looked at, of those numbered after+1 … through."""
-        first = max(after + 1, self.panes if self.full_only else 1)
+    def due(self, after: int, through: int, *, early: bool = False) -> npt.NDArray[np.int64]:
+        """The panes at whose close it is tested, of those numbered after+1 … through. early: by
+        a detector that does so before it is full."""
+        first = max(after + 1, self.begins(early=early))
         return np.arange(-(-first // self.hop) * self.hop, through + 1, self.hop)
+
+    def begins(self, *, early: bool) -> int:
+        """The pane at whose close it may be tested first."""
+        return self.panes if self.full_only and not early else 1
 
 
 @dataclass(frozen=True, slots=True)

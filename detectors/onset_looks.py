@@ -56,7 +56,7 @@ class OnsetLooks:
             ends = np.arange(a + 1, min(a + step, n_panes) + 1)
             log_average = sums.log_averages(ends, of_ages, setting.grain)
             for w, looks in enumerate(setting.looks):
-                due = looks.due(a, int(ends[-1]))
+                due = looks.due(a, int(ends[-1]), early=True)
                 inside = np.minimum(looks.panes, due)
                 kept = n[due] - n[due - inside] >= fewest
                 due, inside = due[kept], inside[kept]

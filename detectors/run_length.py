@@ -21,6 +21,7 @@ from .chi_squared import ChiSquared
 from .cusum import Cusum
 from .fitting import fit
 from .ks import KolmogorovSmirnov
+from .looking import look_at
 from .looks import FOREVER_MS, Found, Looks, Probe, Replicate, Seen, Setting, log
 from .mean_shift import MeanShift
 from .missing_rate import MissingRate
@@ -190,26 +191,25 @@ class Simulator:
         if profile.multivariate is not None:
             names[MULTIVARIATE] = len(profile.features)
         plan = [
-            (d, [(i, names[n]) for i in f if (n := self.profile.name_of(i)) in names])
+            (d, own)
             for d, f in self.slow
+            if (own := {names[n]: i for i in f if (n := self.profile.name_of(i)) in names})
         ]
+        of_detectors = [(d, list(own)) for d, own in plan]
         bank = WindowBank(profile, [w.spec for w in self.looks], self.pane_ms, FOREVER_MS)
         number = {id(window): w for w, window in enumerate(bank.windows)}
         starts = np.repeat(np.arange(n_panes) * self.pane_ms, self.pane_events)
         panes = summarize(profile, Columns.of(profile, stream), starts)
         for k, pane in enumerate(panes, 1):
             due = bank.push(k * self.pane_ms, pane)
-            due = [x for x in due if x.missing_events == 0 and x.events >= self.min_events]
-            for detector, pairs in plan:
-                back = {new: old for old, new in pairs}
-                if not due or not back:
-                    continue
-                for window, row in zip(due, detector.test(profile, due, list(back)), strict=True):
+            for look in look_at(profile, of_detectors, due, self.min_events):
+                w = number[id(look.window)]
+                for (detector, own), row in zip(plan, look.outcomes, strict=True):
                     for o in row:
-                        n, p_value = o.detail.get("n_test"), o.deciding_p
-                        if p_value is None or (n is not None and n < self.min_events):
+                        p_value = o.deciding_p
+                        if p_value is None:
                             continue
-                        test = self.index[detector.name, back[o.feature], number[id(window)]]
+                        test = self.index[detector.name, own[o.feature], w]
                         log_p = float(log(p_value))
                         if replicate.bounds or log_p <= replicate.screen[test]:
                             replicate.found.add([k], test, [log_p])

@@ -81,6 +81,8 @@ class ShiryaevRoberts:
     )
     # Its outcome depends on which pane of the window a value is in, not only on the window's counts.
     reads_panes: ClassVar[bool] = True
+    # It asks since when, so a window that has not filled yet has fewer onsets, and no other meaning.
+    before_full: ClassVar[bool] = True
 
     def test(
         self, profile: Profile, windows: Sequence[Window], features: Sequence[int]

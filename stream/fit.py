@@ -193,13 +193,13 @@ def fit_rows(
         multivariate=True,
     )
     together = bool(model.detectors_for("multivariate"))
-    if together and (why := why_not(whole.n_numeric, rows.n)):
-        raise ProfileError(
-            f"`detectors.multivariate` of model {model.name!r}: {why}; fit on more rows, or leave it out"
-        )
     whole_key = unit_key(model.name, {})
     notes = [(whole_key, entry) for entry in left_out]
     notes += [(whole_key, entry) for entry in unusable]
+    why = why_not(whole.n_numeric, rows.n) if together else None
+    # Of one feature or none there is nothing to tell, unless somebody asked.
+    if why and (whole.n_numeric > 1 or "detectors" in model.model_fields_set):
+        notes.append((whole_key, LeftOut(MULTIVARIATE, why)))
     units: dict[str, tuple[Mapping[str, str], Profile]] = {whole_key: ({}, whole)}
     kept: dict[str, Kind] = {f.name: column_kind(f) for f in whole.counted}
     for values, at in sorted(by_segment.items()):
@@ -220,7 +220,8 @@ def fit_rows(
             notes.append((key, LeftOut("(the whole segment)", str(error).splitlines()[0])))
             continue
         notes += [(key, entry) for entry in missing]
-        if together and (why := why_not(profile.n_numeric, profile.n_rows)):
+        everywhere = together and whole.multivariate is not None
+        if everywhere and (why := why_not(profile.n_numeric, profile.n_rows)):
             notes.append((key, LeftOut(MULTIVARIATE, why)))
         units[key] = (segment, profile)
     return Fitted(Reference(model.name, units, dict(source)), notes)

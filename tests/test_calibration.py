@@ -12,6 +12,7 @@ import pytest
 from driftline.detectors import Columns, Detector, Profile, WindowBank, detectors, fit, summarize
 from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
+from driftline.detectors.looking import look_at
 from driftline.detectors.looks import FOREVER_MS
 from driftline.detectors.numeric_looks import distance
 from driftline.detectors.resample import Draw, NumericRows, Rows
@@ -503,12 +504,11 @@ def first_alarm(
     n = len(next(iter(stream.values())))
     panes = summarize(profile, Columns.of(profile, stream), np.arange(n) // PANE * 60_000)
     for k, pane in enumerate(panes, 1):
-        due = [w for w in bank.push(k * 60_000, pane) if not w.missing_events]
-        for detector, features in plan:
-            for window, row in zip(due, detector.test(profile, due, features), strict=True):
+        for look in look_at(profile, plan, bank.push(k * 60_000, pane), 30):
+            for (detector, _), row in zip(plan, look.outcomes, strict=True):
                 for o in row:
                     name = profile.features[o.feature].name
-                    if o.significant(calibration.level(name, detector.name, window.label)):
+                    if o.significant(calibration.level(name, detector.name, look.window.label)):
                         return k * PANE
     return None
 

@@ -121,6 +121,32 @@ def test_every_default(tmp_path: Path) -> None:
     }
 
 
+EARLY = ("shiryaev_roberts",)
+
+
+@pytest.mark.parametrize(
+    ("said", "numeric", "categorical", "multivariate"),
+    [
+        ("", ("ks", *EARLY, "missing_rate"), ("chi_squared", *EARLY), EARLY),
+        ("numeric: [ks]", ("ks",), ("chi_squared", *EARLY), ()),
+        ("categorical: [fisher]", ("ks", *EARLY, "missing_rate"), ("fisher",), EARLY),
+        ("multivariate: []", ("ks", *EARLY, "missing_rate"), ("chi_squared", *EARLY), ()),
+    ],
+)
+def test_a_budget_has_the_detectors_that_tell_soonest(
+    tmp_path: Path,
+    said: str,
+    numeric: tuple[str, ...],
+    categorical: tuple[str, ...],
+    multivariate: tuple[str, ...],
+) -> None:
+    text = SMALLEST + "false_alarms: 1 per 30d\n" + (f"detectors: {{{said}}}\n" if said else "")
+    model = load(write(tmp_path, text)).models["fraud"]
+    assert model.detectors == {
+        "numeric": numeric, "categorical": categorical, "multivariate": multivariate,
+    }  # fmt: skip
+
+
 def test_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIFTLINE_TEST_PASSWORD", "hunter2")
     config = load(HERE / "good" / "everything.yaml", detectors=DETECTORS)

@@ -261,6 +261,29 @@ def test_a_window_in_events_is_the_shortest_run_of_panes(tmp_path: Path) -> None
     )
 
 
+def test_since_when_is_asked_before_a_window_in_events_is_full(tmp_path: Path) -> None:
+    """
+    panes of   30 | 30 | 40    100 events:  ks –, –, ✓   shiryaev_roberts, which asks since when ✓ ✓ ✓
+    """
+    feed, reference = started(
+        tmp_path,
+        windows=["100 events"],
+        min_events=30,
+        detectors={"numeric": ["ks", "shiryaev_roberts"]},
+    )
+    for k, n in enumerate((30, 30, 40)):
+        feed.delta(delta_of(reference, MINUTE, [T0 + k * MINUTE + j for j in range(n)]))
+    made = shown(feed.progress(T0 + 4 * MINUTE + 10 * S))
+    status = {
+        name: [v["status"] for v in made if v["detector"] == name]
+        for name in ("ks", "shiryaev_roberts")
+    }
+    assert status == {
+        "ks": ["insufficient", "insufficient", "ok"],
+        "shiryaev_roberts": ["ok", "ok", "ok"],
+    }
+
+
 def test_a_window_in_events_looks_back_no_further_than_retention(tmp_path: Path) -> None:
     feed, reference = started(tmp_path, windows=["6 events"], retention="5m")
     feed.delta(delta_of(reference, MINUTE, at(1, 2, 3)))

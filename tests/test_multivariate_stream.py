@@ -4,6 +4,8 @@ onset, the sentence, and what is refused."""
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ from stream_helpers import (
 )
 
 from driftline.detectors.multivariate import MULTIVARIATE
+from driftline.detectors.profile import Profile
 from driftline.schemas.errors import ConfigError, ProfileError
 from driftline.schemas.units import parse_time_ms
 from driftline.schemas.verdict import Verdict
+from driftline.stream.fit import collect, fit_rows
 from driftline.stream.look import look_of
 from driftline.stream.reference.check import check
 from driftline.stream.tune.candidates import grid
@@ -147,17 +151,26 @@ def test_a_feature_that_drifted_by_itself_leads(own: bool) -> None:
     assert ("moved with it: x2" in alert.summary) is not own
 
 
-def test_a_reference_that_cannot_tell_is_refused(tmp_path: Path) -> None:
+def test_of_one_numeric_feature_fit_says_why_not(tmp_path: Path) -> None:
     one = CONFIG.replace(
         CONFIG[CONFIG.index("features:") : CONFIG.index("detectors:")], "features: {x0: numeric}\n"
     )
-    config = config_of(tmp_path, one)
-    with pytest.raises(ProfileError, match=r"1 numeric features .* takes 2 to 500 of them"):
-        reference_of(config, rows(300, 1, 1000))
-    plain = config_of(tmp_path, one.replace(", multivariate: [shiryaev_roberts]", ""))
-    reference = reference_of(plain, rows(300, 1, 1000))
+    model = config_of(tmp_path, one).models["fraud"]
+    found = fit_rows(collect(model, [python_json(row) for row in rows(300, 1, 1000)]), {})
+    [why] = [entry.reason for _, entry in found.left_out if entry.name == MULTIVARIATE]
+    assert re.search(r"1 numeric features .* takes 2 to 500 of them", why)
+    check(model, found.reference)
+
+
+def test_a_reference_that_does_not_know_is_refused(tmp_path: Path) -> None:
+    config = config_of(tmp_path, CONFIG)
+    known = reference_of(config, rows(300, 1, 1000))
+    units = {
+        key: (segment, Profile(profile.features, profile.n_rows))
+        for key, (segment, profile) in known.units.items()
+    }
     with pytest.raises(ProfileError, match=r"does not say how numeric features go together"):
-        check(config.models["fraud"], reference)
+        check(config.models["fraud"], replace(known, units=units))
 
 
 def test_a_feature_cannot_have_its_name(tmp_path: Path) -> None:
@@ -165,10 +178,15 @@ def test_a_feature_cannot_have_its_name(tmp_path: Path) -> None:
         config_of(tmp_path, CONFIG.replace("x0: numeric", "(multivariate): numeric"))
 
 
-def test_tune_leaves_it_as_the_file_has_it(tmp_path: Path) -> None:
+def test_tune_leaves_it_as_the_file_has_it_but_where_a_detector_is_alone(tmp_path: Path) -> None:
     config = config_of(tmp_path, CONFIG)
     found = grid(config.models["fraud"]).candidates
-    assert {c.multivariate for c in found} == {("shiryaev_roberts",)}
+    early = ("shiryaev_roberts",)
+    # ks alone is as the file has it without what tests all of them.
+    assert {(c.numeric, c.multivariate) for c in found} >= {
+        (("ks",), early), (("ks", *early), early), (("ks",), ()), (early, ()), (("psi",), ()),
+    }  # fmt: skip
+    assert {c.numeric for c in found if c.multivariate} == {("ks",), ("ks", *early)}
     assert settings(found[0])["detectors"]["multivariate"] == ["shiryaev_roberts"]
     assert found[0].config(config.models["fraud"]).detectors_for("multivariate") == (
         "shiryaev_roberts",

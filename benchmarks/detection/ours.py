@@ -19,6 +19,7 @@ from driftline.detectors import Columns, WindowBank, fit, summarize
 from driftline.detectors.base import plan_of
 from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
+from driftline.detectors.looking import look_at
 from driftline.detectors.looks import Found, Replicate
 from driftline.detectors.memory import Memory
 from driftline.detectors.resample import Draw, NumericRows, Rows
@@ -32,6 +33,7 @@ Array = npt.NDArray[Any]
 
 PANE: Final = 10  # events
 PANE_MS: Final = 1_000
+MIN_EVENTS: Final = 30
 # From the fewest events that are tested by default, each about three times the one before.
 WINDOWS: Final = ("30 events", "100 events", "300 events", "1000 events")
 _Detectors = Mapping[str, tuple[str, ...]]
@@ -94,6 +96,7 @@ def levels_of(model: str, number: int, variant: str) -> tuple[Calibration, float
         pane_events=PANE,
         ert_events=cases.ERT,
         pane_ms=PANE_MS,
+        min_events=MIN_EVENTS,
         most_replicates=CALIBRATIONS[model][1],
         seed=number,
     )
@@ -131,15 +134,15 @@ class Monitor:
         made = summarize(self.profile, Columns.of(self.profile, columns), starts)
         for k, pane in enumerate(made, 1):
             self.panes += 1
-            due = [w for w in self.bank.push(self.panes * PANE_MS, pane) if not w.missing_events]
-            for detector, features in self.plan:
-                for w, row in zip(due, detector.test(self.profile, due, features), strict=True):
+            due = self.bank.push(self.panes * PANE_MS, pane)
+            for look in look_at(self.profile, self.plan, due, MIN_EVENTS):
+                for (detector, _), row in zip(self.plan, look.outcomes, strict=True):
                     for o in row:
-                        if o.p_value is None:
+                        if o.deciding_p is None:
                             continue
                         name = self.feature[o.feature]
-                        level = self.levels.level(name, detector.name, w.label)
-                        p = max(o.p_value, o.confirmed_p or 0.0, 1e-300)
+                        level = self.levels.level(name, detector.name, look.window.label)
+                        p = max(o.deciding_p, 1e-300)
                         run = self.own[o.feature]
                         score = np.log(level) - np.log(p)
                         out[k * PANE - 1, run] = max(out[k * PANE - 1, run], score)
@@ -170,7 +173,7 @@ class Quick:
             windows,
             pane_events=PANE,
             pane_ms=PANE_MS,
-            min_events=30,
+            min_events=MIN_EVENTS,
             seed=0,
         )
         tests = simulator.tests

@@ -15,13 +15,14 @@ from pydantic import ValidationError
 
 from ...schemas.errors import ABSENT, ConfigError, Problem
 from .kafka import Kafka, Role, check_kafka_properties, read_properties
-from .models import DEFAULT_DETECTORS, Config, Kind, ModelConfig
+from .models import BUDGET_DETECTORS, DEFAULT_DETECTORS, Config, Kind, ModelConfig
 from .sections import FIELDS, RESERVED_FEATURES, Alerts, Ingest, Input, Topics
 from .values import Mistake, format_path, nearest, parse_path
 from .yaml_text import Path as Place
 from .yaml_text import Tree, read_yaml, show_path
 
 __all__ = [
+    "BUDGET_DETECTORS",
     "DEFAULT_DETECTORS",
     "FIELDS",
     "MODEL_KEYS",

@@ -65,11 +65,18 @@ from .vectors import VECTOR_KINDS, read_vector_feature
 
 Kind: TypeAlias = Literal["numeric", "categorical", "boolean"]
 KINDS: tuple[str, ...] = ("numeric", "categorical", "boolean", "text", "vector")
-DEFAULT_DETECTORS: dict[str, tuple[str, ...]] = {
+DEFAULT_DETECTORS: Mapping[str, tuple[str, ...]] = {
     "numeric": ("ks", "missing_rate"),
     "categorical": ("chi_squared",),
     "multivariate": (),
 }
+"""Under `alpha`: their p-values are exact, as a level of one look needs them."""
+BUDGET_DETECTORS: Mapping[str, tuple[str, ...]] = {
+    "numeric": ("ks", "shiryaev_roberts", "missing_rate"),
+    "categorical": ("chi_squared", "shiryaev_roberts"),
+    "multivariate": ("shiryaev_roberts",),
+}
+"""Under `false_alarms`: levels are found for whatever p-values there are, and these tell soonest."""
 
 
 class ModelConfig(Section):
@@ -107,13 +114,14 @@ class ModelConfig(Section):
     score: Annotated[
         Literal["auto", "numeric", "off"], BeforeValidator(one_of("auto", "numeric", "off"))
     ] = "auto"
-    detectors: dict[str, tuple[str, ...]] = Field(default_factory=lambda: dict(DEFAULT_DETECTORS))
-    """Kind → names of detectors; a boolean feature is tested as a categorical one, and all numeric
-    features together, as one vector, as `multivariate`."""
     alpha: Annotated[float, BeforeValidator(level)] = 0.01
     """Level of one look at the whole model, shared out among its tests."""
     false_alarms: Annotated[FalseAlarms, BeforeValidator(budget)] | None = None
     """How often the whole model may alarm for nothing; in place of `alpha`."""
+    detectors: dict[str, tuple[str, ...]] = Field({}, validate_default=True)
+    """Kind → names of detectors; a boolean feature is tested as a categorical one, and all numeric
+    features together, as one vector, as `multivariate`. A kind that is not named has those of
+    `BUDGET_DETECTORS` or `DEFAULT_DETECTORS`; `multivariate` none where `numeric` is named."""
     min_events: Annotated[int, BeforeValidator(integer(2, 1_000_000_000, 30))] = 30
     slots: Annotated[int | Literal["exact"], BeforeValidator(slot_count)] = "exact"
     max_categories: Annotated[int, BeforeValidator(integer(2, 1_000_000, 1000))] = 1000
@@ -313,7 +321,10 @@ class ModelConfig(Section):
             )
             raise wrong(value, rule, "write for example {numeric: [ks]}")
         mistakes: list[Mistake] = []
-        chosen = dict(DEFAULT_DETECTORS)
+        has_budget = info.data.get("false_alarms") is not None
+        chosen = dict(BUDGET_DETECTORS if has_budget else DEFAULT_DETECTORS)
+        if "numeric" in value:
+            chosen["multivariate"] = ()
         for kind, names in value.items():
             if kind not in DEFAULT_DETECTORS:
                 rule = (

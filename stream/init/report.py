@@ -118,10 +118,6 @@ def _lines(findings: Findings) -> Iterator[str]:
     yield _commented(
         "# false_alarms: 1 per 30d", "how often it may alarm for nothing; fit finds levels"
     )
-    yield "# detectors:  # with false_alarms: sooner told of a change of any size"
-    yield "#   numeric: [ks, shiryaev_roberts, missing_rate]"
-    yield "#   categorical: [chi_squared, shiryaev_roberts]"
-    yield "#   multivariate: [shiryaev_roberts]  # a little in many numbers at once"
     yield ""
     if single:
         yield from _features(findings.models[0], "")

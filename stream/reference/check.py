@@ -64,12 +64,13 @@ def check(model: ModelConfig, reference: Reference, place: str | None = None) ->
                 f"{where} was fitted with other settings of {f.name!r} than driftline.yaml has "
                 "now; fit it again with `driftline fit`"
             )
-    if model.detectors_for("multivariate") and reference.whole.multivariate is None:
-        why = why_not(reference.whole.n_numeric, reference.whole.n_rows)
+    whole = reference.whole
+    unknown = whole.multivariate is None and why_not(whole.n_numeric, whole.n_rows) is None
+    if model.detectors_for("multivariate") and unknown:
         raise ProfileError(
             f"{where} does not say how numeric features go together, which `detectors.multivariate` "
-            f"tests ({why or 'it was fitted by a version that did not note it'}); fit it again with "
-            "`driftline fit`, or leave `multivariate` out"
+            "tests: it was fitted by a version that did not note it; fit it again with `driftline "
+            "fit`, or write multivariate: []"
         )
     segments = {tuple(segment) for segment, _ in reference.units.values() if segment}
     wanted = tuple(model.segment_by)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from ...detectors.base import detectors
 from ...detectors.shiryaev_roberts import ShiryaevRoberts
@@ -156,8 +156,8 @@ def grid(
             left_out += len(sets) * len(levels)
             reason = reason or why
             continue
-        for (numeric, categorical), level in product(dict.fromkeys(sets), dict.fromkeys(levels)):
-            one = Candidate(pane_ms, specs, numeric, categorical, level, current.multivariate)
+        for own, level in product(dict.fromkeys(sets), dict.fromkeys(levels)):
+            one = Candidate(pane_ms, specs, own.numeric, own.categorical, level, own.multivariate)
             found.setdefault(_identity(one), one)
     if len(found) > MOST:
         raise DriftlineError(
@@ -168,7 +168,7 @@ def grid(
 
 
 def _identity(c: Candidate) -> object:
-    return (c.pane_ms, c.windows, c.numeric, c.categorical, c.level.label)
+    return (c.pane_ms, c.windows, c.numeric, c.categorical, c.multivariate, c.level.label)
 
 
 def misfit(pane_ms: int, windows: Sequence[WindowSpec], model: ModelConfig) -> str | None:
@@ -226,18 +226,37 @@ def _extent(window: WindowSpec) -> object:
     return replace(window, label="")
 
 
-def _detectors(text: str, model: ModelConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """`ks, missing_rate, chi_squared`: one set; a kind of which none is named keeps its own."""
+class _Set(NamedTuple):
+    """Names of detectors, by kind."""
+
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    multivariate: tuple[str, ...]
+
+    def without(self, name: str) -> _Set:
+        return _Set(*(tuple(n for n in names if n != name) for names in self))
+
+
+def _detectors(text: str, model: ModelConfig) -> _Set:
+    """`ks, missing_rate, chi_squared`: one set; a kind of which none is named keeps its own, and all
+    numeric features are tested together as the configuration has it, by what is named here."""
     known = detectors()
     names = [part.strip() for part in text.split(",")]
     for name in names:
         if name not in known:
             raise ValueError(f"there is no detector {name!r}; there are {', '.join(sorted(known))}")
     chosen = {k: tuple(n for n in names if k in known[n].kinds) for k in KINDS}
-    return (
-        chosen["numeric"] or model.detectors_for("numeric"),
-        chosen["categorical"] or model.detectors_for("categorical"),
+    own = _own(model)
+    numeric = chosen["numeric"] or own.numeric
+    return _Set(
+        numeric,
+        chosen["categorical"] or own.categorical,
+        tuple(n for n in own.multivariate if n in numeric),
     )
+
+
+def _own(model: ModelConfig) -> _Set:
+    return _Set(*map(model.detectors_for, _Set._fields))
 
 
 def parse_level(text: str) -> Level:
@@ -281,15 +300,17 @@ def _default_windows(model: ModelConfig) -> list[tuple[WindowSpec, ...]]:
     return sets
 
 
-def _default_detectors(model: ModelConfig) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """The configured detectors together, these and the one that suits most changes, and each detector
-    of numbers there is, alone."""
-    own = model.detectors_for("numeric")
-    categorical = model.detectors_for("categorical")
-    early = ShiryaevRoberts.name
-    both = tuple(tuple(dict.fromkeys((*names, early))) for names in (own, categorical))
+def _default_detectors(model: ModelConfig) -> list[_Set]:
+    """The configured detectors together, these with and without the one that suits most changes, and
+    each detector of numbers there is, alone."""
+    own, early = _own(model), ShiryaevRoberts.name
+    both = [tuple(dict.fromkeys((*names, early))) for names in (own.numeric, own.categorical)]
+    sets = [own, own._replace(numeric=both[0], categorical=both[1])]
+    without = own.without(early)
+    if without.numeric and without.categorical:
+        sets.append(without)
     alone = [name for name, d in sorted(detectors().items()) if "numeric" in d.kinds]
-    return [(own, categorical), (both[0], both[1]), *(((name,), categorical) for name in alone)]
+    return [*sets, *(_Set((name,), without.categorical or own.categorical, ()) for name in alone)]
 
 
 def _default_levels(model: ModelConfig) -> list[Level]:
