@@ -30,18 +30,13 @@ from driftline.detectors.calibration import calibrate
 from driftline.detectors.levels import Calibration
 from driftline.detectors.looking import look_at
 from driftline.schemas.units import parse_window
+from driftline.stream.config.models import BUDGET_DETECTORS, DEFAULT_DETECTORS
 
 PANE = 100
 PANE_MS = 60_000
 MIN_EVENTS = 30
 LIMIT = 12
 SEED = 77
-TESTS = {"numeric": ("ks", "missing_rate"), "categorical": ("chi_squared",)}
-EARLY = {
-    "numeric": ("ks", "shiryaev_roberts", "missing_rate"),
-    "categorical": ("chi_squared", "shiryaev_roberts"),
-    "multivariate": ("shiryaev_roberts",),
-}
 
 Rows = dict[str, Any]
 Source = Callable[[int], Rows]
@@ -135,7 +130,7 @@ class Case:
     calibrations: int = 2
     runs: int = 300
     most_replicates: int = 500
-    tests: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: TESTS)
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: BUDGET_DETECTORS)
 
 
 CASES: dict[str, Case] = {
@@ -144,11 +139,12 @@ CASES: dict[str, Case] = {
     "ties": Case(ties),
     "missing": Case(missing),
     "categories": Case(categories),
-    "independent, shiryaev_roberts": Case(independent, tests=EARLY),
-    "correlated, shiryaev_roberts": Case(correlated, tests=EARLY),
-    "ties, shiryaev_roberts": Case(ties, tests=EARLY),
-    "missing, shiryaev_roberts": Case(missing, tests=EARLY),
-    "categories, shiryaev_roberts": Case(categories, tests=EARLY),
+    # The defaults under `alpha`.
+    "independent, fewer": Case(independent, tests=DEFAULT_DETECTORS),
+    "correlated, fewer": Case(correlated, tests=DEFAULT_DETECTORS),
+    "ties, fewer": Case(ties, tests=DEFAULT_DETECTORS),
+    "missing, fewer": Case(missing, tests=DEFAULT_DETECTORS),
+    "categories, fewer": Case(categories, tests=DEFAULT_DETECTORS),
     "50 features": Case(independent, features=50),
     "budget 50,000": Case(independent, budget=50_000, calibrations=2, runs=100),
     "50 features, budget 50,000": Case(

@@ -111,9 +111,8 @@ def main() -> None:
     lines = [c.name for c in cases.CASES if c.model in models]
     text = report.table(kept, lines) + "\n" + report.run_time_table(kept, models)
     print(text)
-    for name in (report.OURS, report.EARLY):
-        for line in report.ahead(kept, name):
-            print("ahead: " + line)
+    for line in report.ahead(kept):
+        print("ahead: " + line)
     if given.markdown:
         given.markdown.write_text(text)
     if given.svg:

@@ -22,9 +22,11 @@ from driftline.detectors.levels import Calibration
 from driftline.detectors.looking import look_at
 from driftline.detectors.looks import Found, Replicate
 from driftline.detectors.memory import Memory
+from driftline.detectors.multivariate import MULTIVARIATE
 from driftline.detectors.resample import Draw, NumericRows, Rows
 from driftline.detectors.run_length import Simulator
 from driftline.schemas.units import parse_window
+from driftline.stream.config.models import BUDGET_DETECTORS
 
 from . import cases
 from .records import Record, joined, record
@@ -37,31 +39,23 @@ MIN_EVENTS: Final = 30
 # From the fewest events that are tested by default, each about three times the one before.
 WINDOWS: Final = ("30 events", "100 events", "300 events", "1000 events")
 _Detectors = Mapping[str, tuple[str, ...]]
-DETECTORS: Final[_Detectors] = {
-    "numeric": ("ks", "mean_shift", "missing_rate"),
-    "categorical": ("chi_squared",),
-}
-ONE_WINDOW: Final = ("1000 events",)
-# The second is to tell what watching for other changes than those of the mean costs; those after it
-# were chosen after the first two were measured.
+_ONE_WINDOW: Final = ("1000 events",)
+# The first has what a budget has by default.
 VARIANTS: Final[Mapping[str, tuple[_Detectors, tuple[str, ...]]]] = {
-    "driftline": (DETECTORS, WINDOWS),
+    "driftline": (BUDGET_DETECTORS, _ONE_WINDOW),
+    "driftline, four windows": (BUDGET_DETECTORS, WINDOWS),
+    "driftline, mean_shift": (
+        {"numeric": ("ks", "mean_shift", "missing_rate"), "categorical": ("chi_squared",)},
+        WINDOWS,
+    ),
     "driftline, mean_shift alone": ({"numeric": ("mean_shift",)}, WINDOWS),
     "driftline, early set": (
         {"numeric": ("ks", "cusum", "variance_shift", "missing_rate")},
         WINDOWS,
     ),
-    "driftline, shiryaev_roberts": (
-        {
-            "numeric": ("ks", "shiryaev_roberts", "missing_rate"),
-            "categorical": ("chi_squared", "shiryaev_roberts"),
-            "multivariate": ("shiryaev_roberts",),
-        },
-        ONE_WINDOW,
-    ),
     "driftline, shiryaev_roberts alone": (
         {"numeric": ("shiryaev_roberts",), "categorical": ("shiryaev_roberts",)},
-        ONE_WINDOW,
+        _ONE_WINDOW,
     ),
 }
 # Calibrations, each on a reference of its own, and the most replicates of each.
@@ -111,12 +105,15 @@ class Monitor:
         rows: dict[str, Any] = {}
         for r in numbers:
             rows |= named(model, cases.reference(model, r), f"r{r}x")
-        self.profile, _ = fit(rows)
+        # Side by side, features of several runs would be told of together.
+        self.profile, _ = fit(rows, multivariate=len(numbers) == 1)
         self.plan = plan(self.profile, variant)
         names = [f.name for f in self.profile.features]
         self.windows = [parse_window(w) for w in VARIANTS[variant][1]]
         self.own = [numbers.index(int(n[1 : n.index("x")])) for n in names]
         self.feature = [n[n.index("x") :] for n in names]
+        if self.profile.multivariate is not None:
+            self.own, self.feature = [*self.own, 0], [*self.feature, MULTIVARIATE]
         self.start()
 
     def start(self) -> None:

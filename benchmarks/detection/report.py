@@ -14,7 +14,6 @@ from . import cases
 from .records import Figure, Run, Runs, delay, run_time
 
 OURS: Final = "driftline"
-EARLY: Final = "driftline, shiryaev_roberts"
 # Of fewer runs without an alarm before the change, nothing is said.
 FEWEST: Final = 10
 # The same records, with levels moved until its run time on them is the one asked for, as peers' are.
@@ -142,8 +141,7 @@ _COLOURS: Final = {
 
 
 def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """Delays on a logarithmic axis, a strip for each case; a bar is a standard error either way. A ring
-    is driftline as it was chosen beforehand."""
+    """Delays on a logarithmic axis, a strip for each case; a bar is a standard error either way."""
     left, width, strip, top = 210, 560, 46, 46
     low, high = 10.0, float(cases.AFTER)
 
@@ -163,10 +161,6 @@ def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
         out.append(f'<circle cx="{place}" cy="20" r="5" fill="{colour}"/>')
         out.append(f'<text x="{place + 10}" y="24">{library}</text>')
         place += 120
-    out.append(
-        f'<circle cx="{place}" cy="20" r="5" fill="white" stroke="#c2410c" stroke-width="2"/>'
-    )
-    out.append(f'<text x="{place + 10}" y="24">mean_shift</text>')
     bottom = top + strip * len(names)
     for tick in (10, 30, 100, 300, 1000, 3000):
         out.append(
@@ -186,11 +180,10 @@ def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
             for r in rows
             if name in r.delays
             and r.delays[name].n >= FEWEST
-            and not (r.name.startswith(OURS) and r.name not in (OURS, EARLY))
+            and (r.name == OURS or not r.name.startswith(OURS))
         ]
-        last = (OURS, EARLY)
-        for j, r in enumerate(sorted(peers, key=lambda r: r.name not in last, reverse=True)):
-            f, ours = r.delays[name], r.name in last
+        for j, r in enumerate(sorted(peers, key=lambda r: r.name == OURS)):
+            f, ours = r.delays[name], r.name == OURS
             at = y if ours else y - strip * 0.32 + strip * 0.64 * j / max(1, len(peers) - 1)
             colour = _COLOURS[r.name.split()[0].rstrip(",")]
             a, b = x(max(low, f.mean - f.error)), x(min(high, f.mean + f.error))
@@ -198,6 +191,6 @@ def svg(rows: Sequence[Row], names: Sequence[str]) -> str:
                 f'<g fill="{colour}" stroke="{colour}"><title>{r.name}: {_said(f)}</title>'
                 f'<line x1="{a:.1f}" x2="{b:.1f}" y1="{at:.1f}" y2="{at:.1f}" stroke-width="2"/>'
                 f'<circle cx="{x(f.mean):.1f}" cy="{at:.1f}" r="{6 if ours else 3.5}" '
-                f'stroke-width="2" fill="{"white" if r.name == OURS else colour}"/></g>'
+                f'stroke-width="2"/></g>'
             )
     return "\n".join([*out, "</svg>"]) + "\n"
