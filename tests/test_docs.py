@@ -20,7 +20,17 @@ from pydantic import BaseModel
 from driftline.schemas.alert import Alert
 from driftline.schemas.verdict import Verdict
 from driftline.stream.cli import app
-from driftline.stream.config.document import MODEL_KEYS, Alerts, Config, Ingest, Input, Topics, load
+from driftline.stream.config.document import (
+    BUDGET_DETECTORS,
+    DEFAULT_DETECTORS,
+    MODEL_KEYS,
+    Alerts,
+    Config,
+    Ingest,
+    Input,
+    Topics,
+    load,
+)
 
 ROOT = Path(__file__).parent.parent
 TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -151,6 +161,16 @@ def test_stated_defaults_are_the_defaults(at: tuple[str, ...], cell: str, tmp_pa
     for key in reversed(at):
         override = {key: override}
     assert load(file, overrides=override).digest() == load(file).digest()
+
+
+def test_stated_detectors_are_those_of_alpha_and_of_a_budget() -> None:
+    row = re.compile(r"^\| `(numeric|categorical|multivariate)` \| (.*) \| (.*) \|$", re.MULTILINE)
+    stated = {
+        kind: [re.findall(r"\[(.*?)\]", cell)[0] for cell in cells]
+        for kind, *cells in row.findall(CONFIGURATION)
+    }
+    known = (DEFAULT_DETECTORS, BUDGET_DETECTORS)
+    assert stated == {k: [", ".join(of[k]) for of in known] for k in DEFAULT_DETECTORS}
 
 
 def test_required_keys_are_required(tmp_path: Path) -> None:
