@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
 from ..schemas.errors import DriftlineError
 from .options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, model_of, models_of
@@ -100,7 +102,7 @@ def init(
     findings = look(properties, topic, sample)
     show(findings, Console())
     write(findings, out, force=force)
-    err.print(f"wrote {out}; next: driftline fit --config {out}")
+    err.print(f"wrote {out}; next: driftline fit --config {out}", markup=False)
 
 
 @app.command()
@@ -253,8 +255,8 @@ def _show_fit(result: dict[str, Any]) -> None:
     for name, kind in result["features"].items():
         kinds.setdefault(kind, []).append(name)
     out.print(
-        f"[bold]{result['model']}[/]: {result['rows']:,} reference rows → "
-        f"{result['reference']} ({result['id'][:12]})"
+        f"[bold]{escape(result['model'])}[/]: {result['rows']:,} reference rows → "
+        f"{escape(result['reference'])} ({result['id'][:12]})"
     )
     for kind, names in kinds.items():
         out.print(f"  {kind:<12} {', '.join(names)}", markup=False, highlight=False)
@@ -441,7 +443,7 @@ class _Page:
             self._path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise DriftlineError(f"cannot write {self._path}: {error.strerror}") from error
-        err.print(f"wrote {self._path}", highlight=False)
+        err.print(f"wrote {self._path}", highlight=False, markup=False)
 
 
 class _Publisher:
@@ -634,7 +636,8 @@ def main() -> None:
         app()
     except DriftlineError as error:
         for line in str(error).splitlines():
-            err.print(f"[bold red]error:[/] {line}" if line else "", highlight=False, markup=True)
+            # Text, since a remedy such as [reference, {sliding: 7d}] would be taken for a style.
+            err.print(Text.assemble(("error:", "bold red"), " ", line) if line else "")
         sys.exit(2 if is_usage(error) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

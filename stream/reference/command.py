@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, model_of
 
@@ -85,7 +86,7 @@ def promote(
         return
     out = Console()
     out.print(
-        f"[bold]{done.model}[/]: {done.before[:12]} → {done.after[:12]}, from {start} on (event "
+        f"[bold]{escape(done.model)}[/]: {done.before[:12]} → {done.after[:12]}, from {start} on (event "
         "time)",
         highlight=False,
     )
