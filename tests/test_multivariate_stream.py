@@ -186,7 +186,10 @@ def test_beside_earlier_parts_it_is_against_the_fitted_reference(tmp_path: Path)
     found = [orjson.loads(v) for v in replayed(config, references, Log([messages]))[0]]
     names = {(v["reference"]["name"], v["feature"] == MULTIVARIATE) for v in found}
     assert names == {("reference", True), ("reference", False), ("sliding 30m", False)}
-    with pytest.raises(ConfigError, match=r"detectors\.multivariate\[0\].* alone.* or write reference into the list"):
+    with pytest.raises(
+        ConfigError,
+        match=r"detectors\.multivariate\[0\].* alone.* or write reference into the list",
+    ):
         config_of(tmp_path, CONFIG + "against: {sliding: 30m}\n")
 
 

@@ -80,3 +80,18 @@ def test_the_findings_of_a_replay_name_everything_in_full(tmp_path: Path) -> Non
     }
     assert "written to" in done.output
     assert "[red]verdicts.jsonl" in "".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--overlap", "an hour", "--overlap is 'an hour'"), ("--from", "later", "--from: 'later'")],
+)
+def test_a_wrong_option_of_promote_is_named_with_its_value(
+    option: str, value: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "driftline.yaml"
+    path.write_text(CONFIG)
+    words = ["reference", "promote", "./new", "--config", str(path), option, value]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())

@@ -75,8 +75,8 @@ class Findings:
                 "allowed_lateness",
                 highlight=False,
             )
-        for error in work.refused[:3]:
-            console.print(f"  refused: {error}", highlight=False, markup=False)
+        for place, error in work.refused[:3]:
+            console.print(f"  refused {place}: {error}", highlight=False, markup=False)
         where = f", written to {out}" if out is not None else ""
         console.print(
             f"{self.n:,} verdicts{where}; {self.n_drifted:,} of drift, "
