@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import orjson
 import typer
@@ -353,6 +353,8 @@ def replay(
             "a file is read whole: nothing in it has a Kafka time for --since and --until"
         )
     page = _Page(report) if report is not None else None
+    if out is not None:
+        _check_place(out)
     loaded = load_config(config)
     chosen = models_of(loaded, model)
     loaded = loaded.model_copy(update={"models": {n: loaded.models[n] for n in chosen}})
@@ -381,7 +383,7 @@ def replay(
     ]
     with (
         Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
-        open(out, "wb") if out is not None else nullcontext() as file,
+        _opened(out) if out is not None else nullcontext() as file,
     ):
         task = bar.add_task("", total=None, rate=0.0)
         for verdict in work.run(_watched(batches, bar, task, work)):
@@ -416,6 +418,25 @@ def _range_text(topic: str, since: str | None, until: str | None) -> str:
     return f"topic {topic}{said or ', all that it holds'}"
 
 
+def _check_place(path: Path) -> None:
+    """Whether a file can be there, asked before the work whose result it is to hold.
+
+    Raises:
+        DriftlineError: it cannot; says why.
+    """
+    if path.is_dir():
+        raise DriftlineError(f"cannot write {path}: it is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise DriftlineError(f"cannot write {path}: there is no directory {path.parent}; make it")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise DriftlineError(f"cannot write {path}: {error.strerror}") from error
+
+
 class _Page:
     """The page of a replay: what it needs is gathered on the way.
 
@@ -426,6 +447,7 @@ class _Page:
         from .pages.page import require
 
         require()
+        _check_place(path)
         self._path = path
 
     def begin(self, work: Any, asked: str) -> None:

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from driftline.schemas.errors import DriftlineError
 from driftline.stream.cli import app, main
 
 CONFIG = """
@@ -95,3 +96,18 @@ def test_a_wrong_option_of_promote_is_named_with_its_value(
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("option", ["--out", "--report"])
+@pytest.mark.parametrize(
+    ("place", "said"), [("none/there", "there is no directory"), (".", "it is a")]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
+    option: str, place: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "driftline.yaml"
+    path.write_text(CONFIG)
+    words = ["replay", "--config", str(path), "--input", "nothing.jsonl", option]
+    done = CliRunner().invoke(app, [*words, str(tmp_path / place)])
+    assert isinstance(done.exception, DriftlineError)
+    assert str(done.exception).startswith(f"cannot write {tmp_path / place}: {said}")
