@@ -111,7 +111,7 @@ class Findings:
             )
         # A file or a pipe has no width.
         if not console.is_terminal:
-            console = Console(width=_WIDEST)
+            console.width = _WIDEST
         console.print(table)
         if len(ranked) > 40:
             console.print(f"… and {len(ranked) - 40} more; --json has all", highlight=False)
