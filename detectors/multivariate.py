@@ -25,14 +25,25 @@ _FLOATS = npt.NDArray[np.float64]
 
 
 def why_not(n_numeric: int, n_rows: int) -> str | None:
-    """Why so many numeric features cannot be tested together with so many reference rows; None where
-    they can."""
-    if 2 <= n_numeric <= min(MOST_FEATURES, n_rows // ROWS_PER_FEATURE):
-        return None
-    return (
-        f"{n_numeric:,} numeric features in {n_rows:,} reference rows cannot be tested together: that "
-        f"takes 2 to {MOST_FEATURES} of them, and {ROWS_PER_FEATURE} rows for each"
-    )
+    """Why so many numeric features cannot be tested together with so many reference rows, with what
+    would help; None where they can."""
+    if n_numeric < 2:
+        found = "no numeric feature" if n_numeric == 0 else "one numeric feature"
+        return (
+            f"the reference rows have {found}, and it takes two to be tested together; name more "
+            "in `features`"
+        )
+    if n_numeric > MOST_FEATURES:
+        return (
+            f"{n_numeric:,} numeric features cannot be tested together: {MOST_FEATURES} can at most; "
+            "name fewer"
+        )
+    if n_rows < ROWS_PER_FEATURE * n_numeric:
+        return (
+            f"{n_rows:,} reference rows are too few to test {n_numeric:,} numeric features together, "
+            f"which takes {ROWS_PER_FEATURE} for each; fit on more rows"
+        )
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -130,8 +130,10 @@ def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list
 def _together(profile: Profile, window: Window, since: _Since | None) -> Outcome:
     index, known = len(profile.features), profile.multivariate
     assert known is not None
-    detail: dict[str, object] = {"n_reference": known.n, "n_test": window.events}
-    if (none := too_few(window, index, detail, 2, "there")) is not None:
+    # Where no feature has any value, all would be as good as at their means.
+    n = window.events - min(map(sum, window.absent()))
+    detail: dict[str, object] = {"n_reference": known.n, "n_test": window.events if n else 0}
+    if (none := too_few(window, index, detail, 2)) is not None:
         return none
     assert since is not None
     directions = len(known.whitening)

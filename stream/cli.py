@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
 from ..schemas.errors import DriftlineError
 from .options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, model_of, models_of
@@ -100,7 +102,7 @@ def init(
     findings = look(properties, topic, sample)
     show(findings, Console())
     write(findings, out, force=force)
-    err.print(f"wrote {out}; next: driftline fit --config {out}")
+    err.print(f"wrote {out}; next: driftline fit --config {out}", markup=False)
 
 
 @app.command()
@@ -253,8 +255,8 @@ def _show_fit(result: dict[str, Any]) -> None:
     for name, kind in result["features"].items():
         kinds.setdefault(kind, []).append(name)
     out.print(
-        f"[bold]{result['model']}[/]: {result['rows']:,} reference rows → "
-        f"{result['reference']} ({result['id'][:12]})"
+        f"[bold]{escape(result['model'])}[/]: {result['rows']:,} reference rows → "
+        f"{escape(result['reference'])} ({result['id'][:12]})"
     )
     for kind, names in kinds.items():
         out.print(f"  {kind:<12} {', '.join(names)}", markup=False, highlight=False)
@@ -351,6 +353,8 @@ def replay(
             "a file is read whole: nothing in it has a Kafka time for --since and --until"
         )
     page = _Page(report) if report is not None else None
+    if out is not None:
+        _check_place(out)
     loaded = load_config(config)
     chosen = models_of(loaded, model)
     loaded = loaded.model_copy(update={"models": {n: loaded.models[n] for n in chosen}})
@@ -379,7 +383,7 @@ def replay(
     ]
     with (
         Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
-        open(out, "wb") if out is not None else nullcontext() as file,
+        _opened(out) if out is not None else nullcontext() as file,
     ):
         task = bar.add_task("", total=None, rate=0.0)
         for verdict in work.run(_watched(batches, bar, task, work)):
@@ -414,6 +418,25 @@ def _range_text(topic: str, since: str | None, until: str | None) -> str:
     return f"topic {topic}{said or ', all that it holds'}"
 
 
+def _check_place(path: Path) -> None:
+    """Whether a file can be there, asked before the work whose result it is to hold.
+
+    Raises:
+        DriftlineError: it cannot; says why.
+    """
+    if path.is_dir():
+        raise DriftlineError(f"cannot write {path}: it is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise DriftlineError(f"cannot write {path}: there is no directory {path.parent}; make it")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as error:
+        raise DriftlineError(f"cannot write {path}: {error.strerror}") from error
+
+
 class _Page:
     """The page of a replay: what it needs is gathered on the way.
 
@@ -424,6 +447,7 @@ class _Page:
         from .pages.page import require
 
         require()
+        _check_place(path)
         self._path = path
 
     def begin(self, work: Any, asked: str) -> None:
@@ -441,7 +465,7 @@ class _Page:
             self._path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise DriftlineError(f"cannot write {self._path}: {error.strerror}") from error
-        err.print(f"wrote {self._path}", highlight=False)
+        err.print(f"wrote {self._path}", highlight=False, markup=False)
 
 
 class _Publisher:
@@ -634,7 +658,8 @@ def main() -> None:
         app()
     except DriftlineError as error:
         for line in str(error).splitlines():
-            err.print(f"[bold red]error:[/] {line}" if line else "", highlight=False, markup=True)
+            # Text, since a remedy such as [reference, {sliding: 7d}] would be taken for a style.
+            err.print(Text.assemble(("error:", "bold red"), " ", line) if line else "")
         sys.exit(2 if is_usage(error) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -52,7 +52,10 @@ _HEAD: Final[Mapping[str, Any]] = {
     "version": str | int | float | None,
 }
 # What msgspec does not take in the name of a key.
-_UNREADABLE: Final = re.compile(r'["\\\x00-\x1f]')
+UNREADABLE: Final = re.compile(r'["\\\x00-\x1f]')
+UNREADABLE_KEY: Final = (
+    "a key with a quotation mark, a backslash or a control character cannot be read"
+)
 # Epoch milliseconds of the years 1 and 10000, what ISO-8601 timestamps can say.
 _FIRST_MS: Final = -62_135_596_800_000
 _END_MS: Final = 253_402_300_800_000
@@ -95,11 +98,10 @@ class Decoder:
                 path = fields.get(f"segment.{name}", (*segment_at, name))
                 self.paths[f"segment.{name}"], types[f"segment.{name}"] = path, _SCALAR
         for path in self.paths.values():
-            if any(_UNREADABLE.search(key) for key in path):
+            if any(UNREADABLE.search(key) for key in path):
                 raise ConfigError(
-                    f"topic {source.topic!r}: a field is read from {show_path(path)}; a key with a "
-                    "quotation mark, a backslash or a control character cannot be read: rename it "
-                    "in the events, or leave it out"
+                    f"topic {source.topic!r}: a field is read from {show_path(path)}; "
+                    f"{UNREADABLE_KEY}: rename it in the events, or leave it out"
                 )
         self._types = types
         tree = _tree(self.paths, source.topic)

@@ -11,8 +11,9 @@ from ..detectors.multivariate import MULTIVARIATE, why_not
 from ..detectors.profile import Kind, Profile, category_name, column_kind
 from ..schemas.errors import DriftlineError, EventError, ProfileError
 from ..schemas.verdict import unit_key
-from .config.document import ModelConfig
-from .decode import event_time, parse_json, show_path
+from .config.document import RESERVED_FEATURES, ModelConfig
+from .config.sections import reserved_feature
+from .decode import UNREADABLE, UNREADABLE_KEY, Decoder, Wanted, event_time, parse_json, show_path
 from .fit_vectors import reference_vectors
 from .profiles import Reference
 
@@ -24,8 +25,9 @@ _MOST_CLASSES = 20
 class Rows:
     """Reference rows as columns, collected from events.
 
-    refused: events that are none, with the first reasons. times_ms: event times, None where a row
-    does not tell it; empty unless `timed`, since only a calibration needs them.
+    refused: events that are none, with the first reasons. reserved: names that features have in the
+    events and cannot have here. times_ms: event times, None where a row does not tell it; empty
+    unless `timed`, since only a calibration needs them.
     """
 
     model: ModelConfig
@@ -34,6 +36,7 @@ class Rows:
     others: int = 0
     refused: int = 0
     reasons: list[str] = field(default_factory=list)
+    reserved: set[str] = field(default_factory=set)
     columns: dict[str, list[Any]] = field(default_factory=dict)
     times_ms: list[int | None] = field(default_factory=list)
     segments: list[tuple[str, ...]] = field(default_factory=list)
@@ -116,14 +119,17 @@ class Rows:
             for name in ("id", "ts", "model", "version", "prediction", "score", "segment"):
                 if name not in fields:
                     row.pop(name, None)
+        box = fields.get("features", ("features",))
+        for name in RESERVED_FEATURES:
+            # What a field is read from has its name there.
+            if row.pop(name, None) is not None and (*box, name) not in fields.values():
+                self.reserved.add(name)
         for name in fields:
             if name.startswith("features."):
                 row[name.removeprefix("features.")] = self._at(event, name)
         for name in ("prediction", "score"):
             if getattr(self.model, name) != "off":
                 row[name] = self._at(event, name)
-            else:
-                row.pop(name, None)
         return row
 
     def _segment(self, event: Mapping[str, Any], name: str) -> Any:
@@ -176,6 +182,8 @@ def fit_rows(
             hint += f"; {rows.others} events are of other models than {model.name!r}"
         raise ProfileError(f"no reference rows for model {model.name!r}{hint}")
     kinds, left_out = _kinds(rows)
+    # Whether events can be read so, before they are to be.
+    Decoder(model.input, Wanted(kinds, tuple(model.segment_by)))
     slots = None if model.slots == "exact" else model.slots
     by_segment = rows.by_segment(range(rows.n))
     everything = list(range(rows.n))
@@ -257,10 +265,15 @@ def _kinds(rows: Rows) -> tuple[dict[str, Kind], list[LeftOut]]:
         names = [n for n in rows.columns if n not in own]
         for name in names:
             kind, reason = infer_kind(rows.columns[name])
+            if UNREADABLE.search(name):
+                kind, reason = None, f"{UNREADABLE_KEY}; rename it in the events"
             if kind is None:
                 left_out.append(LeftOut(name, reason))
             else:
                 kinds[name] = kind
+        for name in sorted(rows.reserved):
+            _, rule, remedy = reserved_feature(name)
+            left_out.append(LeftOut(name, f"{rule}; {remedy}"))
     else:
         kinds |= model.kinds
     for name in ("prediction", "score"):

@@ -24,13 +24,14 @@ from .verdicts import Verdict
 class Replay:
     """One pass over bounded sources.
 
-    counts: what became of the events so far. refused: the first refusals, for people.
+    counts: what became of the events so far. refused: the first refusals with the place of each,
+    `inference[0]@17`, for people.
     """
 
     config: Config
     references: Mapping[str, Reference]
     counts: Counts = field(default_factory=Counts)
-    refused: list[EventError] = field(default_factory=list)
+    refused: list[tuple[str, EventError]] = field(default_factory=list)
     done: int = 0
     total: int = 0
 
@@ -52,7 +53,10 @@ class Replay:
                 position[partition] = offset + 1
             for counts in summary.counts.values():
                 self.counts.add(counts)
-            self.refused += [e for _, e in summary.refused][: max(0, 20 - len(self.refused))]
+            partitions = batch.messages.partitions
+            for i, error in summary.refused[: max(0, 20 - len(self.refused))]:
+                place = f"{batch.topic}[{partitions[i]}]@{batch.offsets[i]}"
+                self.refused.append((place, error))
             self.done, self.total = batch.done, batch.total
             for _, delta in summary.deltas:
                 step += 1

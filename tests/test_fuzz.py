@@ -287,7 +287,7 @@ def test_fuzz_that_is_all_refused_leaves_no_trace(tmp_path: Path) -> None:
     assert len(alone) > 100
     assert (work.counts.summarised, work.counts.late) == (6000, 0)
     assert work.counts.dead_lettered == len(messages) - 6000 > 6000
-    assert all(Reason(error.reason) for error in work.refused)
+    assert all(Reason(error.reason) for _, error in work.refused)
 
 
 def read_all(servers: str, topic: str) -> list[Message]:

@@ -209,3 +209,15 @@ def test_which_profiles_have_it() -> None:
         ("shiryaev_roberts", [4]),
     ]
     assert [d.name for d, _ in plan_of(plain, names)] == ["ks"]
+
+
+def test_a_window_without_any_value_is_not_tested() -> None:
+    rng = np.random.default_rng(11)
+    profile, _ = fit(table(related(400, rng)), multivariate=True)
+    x = related(100, rng)
+    x[:, 1:] = np.nan
+    assert of_a_window(profile, x, 50).p_value is not None
+    x[:, 0] = np.inf
+    outcome = of_a_window(profile, x, 50)
+    assert (outcome.p_value, outcome.effect) == (None, None)
+    assert outcome.reason == "none of its 100 values is a finite number"

@@ -158,7 +158,7 @@ def test_of_one_numeric_feature_fit_says_why_not(tmp_path: Path) -> None:
     model = config_of(tmp_path, one).models["fraud"]
     found = fit_rows(collect(model, [python_json(row) for row in rows(300, 1, 1000)]), {})
     [why] = [entry.reason for _, entry in found.left_out if entry.name == MULTIVARIATE]
-    assert re.search(r"1 numeric features .* takes 2 to 500 of them", why)
+    assert re.search(r"one numeric feature, and it takes two .*; name more in `features`", why)
     check(model, found.reference)
 
 
@@ -200,5 +200,44 @@ def test_beside_earlier_parts_it_is_against_the_fitted_reference(tmp_path: Path)
     found = [orjson.loads(v) for v in replayed(config, references, Log([messages]))[0]]
     names = {(v["reference"]["name"], v["feature"] == MULTIVARIATE) for v in found}
     assert names == {("reference", True), ("reference", False), ("sliding 30m", False)}
-    with pytest.raises(ConfigError, match=r"detectors\.multivariate\[0\].* counts alone"):
+    with pytest.raises(
+        ConfigError,
+        match=r"detectors\.multivariate\[0\].* alone.* or write reference into the list",
+    ):
         config_of(tmp_path, CONFIG + "against: {sliding: 30m}\n")
+
+
+def test_a_name_that_features_cannot_have_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    """`(multivariate)` would have had two series of verdicts under one name, and their ids."""
+    odd = ("(multivariate)", "score", 'a "quoted" one')
+    text = CONFIG[: CONFIG.index("features:")] + CONFIG[CONFIG.index("detectors:") :]
+    text = text.replace("[ks]", "[ks, shiryaev_roberts]")
+    found = rows(400, 1, 1000)
+    for row in found:
+        row["features"] |= dict.fromkeys(odd, row["features"]["x0"])
+    values = [python_json(row) for row in found]
+    config = config_of(tmp_path, text)
+    fitted = fit_rows(collect(config.models["fraud"], values), {})
+    assert fitted.reference.whole.names == tuple(NAMES)
+    reasons = {entry.name: entry.reason for _, entry in fitted.left_out}
+    assert set(reasons) == set(odd)
+    assert "reserved for all numeric features together" in reasons["(multivariate)"]
+    assert "cannot be read" in reasons['a "quoted" one']
+    made, _ = replayed(config, {"fraud": fitted.reference}, Log([values]))
+    ids = [orjson.loads(v)["id"] for v in made]
+    assert len(set(ids)) == len(ids) > 100
+    # As the reasons say, another name makes a feature of each.
+    fields = "input: {topic: inference, fields: {features.%s_in: '$.features.%s'}}"
+    for name, free in (("score", "score"), ("(multivariate)", "multivariate")):
+        config = config_of(
+            tmp_path, text.replace("input: {topic: inference}", fields % (free, name))
+        )
+        mapped = fit_rows(collect(config.models["fraud"], values), {})
+        assert f"{free}_in" in mapped.reference.whole.names
+        assert name not in {entry.name for _, entry in mapped.left_out}
+
+
+def test_a_name_that_cannot_be_read_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    config = config_of(tmp_path, CONFIG.replace("{x0: numeric", "{'x\"0': numeric"))
+    with pytest.raises(ConfigError, match="a quotation mark, .* cannot be read: rename it"):
+        reference_of(config, rows(400, 1, 1000))

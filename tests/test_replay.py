@@ -367,5 +367,6 @@ def test_refusals_are_kept_for_people_and_counted(tmp_path: Path) -> None:
     assert work.counts.summarised == 100
     assert work.counts.balanced
     assert len(work.refused) == 20
-    assert {e.reason for e in work.refused} == {"not_json"}
+    assert {e.reason for _, e in work.refused} == {"not_json"}
+    assert [place for place, _ in work.refused] == [f"inference[0]@{100 + i}" for i in range(20)]
     assert (work.done, work.total) == (151, 151)

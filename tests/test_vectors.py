@@ -455,7 +455,7 @@ def test_a_vector_that_cannot_be_used_is_a_dead_letter(fitted: tuple[Config, Ref
     assert work.counts.dead_lettered == len(bad)
     assert work.counts.balanced
     assert found == replayed(config, refs, Log([list(good)]))[0]
-    said = [str(e) for e in work.refused]
+    said = [str(e) for _, e in work.refused]
     for expected, message in zip(bad, said, strict=True):
         assert expected in message or expected == "bad_number"
 

@@ -206,7 +206,7 @@ def against_mistakes(
             f"{', '.join(DETECTORS)}"
         )
         for i in out[:1] if against.fitted else out:
-            remedy = "take it out, or leave `against` out"
+            remedy = f"take it out, or write {FITTED} into the list, too, which it is compared with"
             if against.fitted:
                 remedy = "name one of them, too, or leave `against` out"
             mistakes.append(Mistake(("detectors", kind, i), names[i], rule, remedy))

@@ -334,8 +334,9 @@ class ModelConfig(Section):
                 near = "categorical" if kind == "boolean" else nearest(kind, DEFAULT_DETECTORS)
                 mistakes.append(Mistake((kind,), kind, rule, f"write {near or 'numeric'}"))
             elif not isinstance(names, list | tuple) or (DEFAULT_DETECTORS[kind] and not names):
-                rule = "must be a list with at least one detector"
-                example = f"[{', '.join(DEFAULT_DETECTORS[kind])}]"
+                usual = DEFAULT_DETECTORS[kind]
+                rule = f"must be a list {'with at least one detector' if usual else 'of detectors'}"
+                example = f"[{', '.join(usual or ['shiryaev_roberts'])}]"
                 mistakes.append(Mistake((kind,), names, rule, f"write for example {example}"))
             else:
                 mistakes += _detector_mistakes(kind, names, known)

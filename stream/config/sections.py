@@ -222,7 +222,7 @@ def _field_problem(name: str, text: object) -> tuple[object, str, str] | None:
     return None
 
 
-def reserved_feature(name: str) -> tuple[object, str, str]:
+def reserved_feature(name: str) -> tuple[str, str, str]:
     rule = f"the name `{name}` is reserved for {RESERVED_FEATURES[name]} in verdicts and alerts"
     free = f"{name.strip('()')}_in"
     remedy = f"give the feature another name in input.fields: features.{free}: $.features.{name}"

@@ -72,12 +72,13 @@ def check(model: ModelConfig, reference: Reference, place: str | None = None) ->
             "tests: it was fitted by a version that did not note it; fit it again with `driftline "
             "fit`, or write multivariate: []"
         )
-    segments = {tuple(segment) for segment, _ in reference.units.values() if segment}
-    wanted = tuple(model.segment_by)
-    if segments and segments != {wanted}:
+    # A stored segment has no order of keys.
+    segments = {tuple(sorted(segment)) for segment, _ in reference.units.values() if segment}
+    if segments and segments != {tuple(sorted(model.segment_by))}:
+        fitted = ", ".join(sorted({key for keys in segments for key in keys}))
         raise ProfileError(
-            f"{where} was fitted by segments {sorted(segments)}, and `segment_by` is "
-            f"{list(wanted)}; fit it again with `driftline fit`"
+            f"{where} was fitted by segments of {fitted}, and `segment_by` is "
+            f"[{', '.join(model.segment_by)}]; fit it again with `driftline fit`"
         )
     if model.false_alarms is not None:
         _check_budget(model, reference, where)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ..options import DEFAULT_CONFIG, ConfigOption, JsonOption, load_config, model_of
 
@@ -66,9 +67,12 @@ def promote(
     loaded, chosen = _model(config, model)
     try:
         from_ms = None if from_ is None else parse_time_ms(from_)
+    except ValueError as error:
+        raise typer.BadParameter(f"--from: {error}") from None
+    try:
         overlap_ms = 0 if overlap is None else parse_duration_ms(overlap)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(f"--overlap is {overlap!r}; {error}") from None
     done = promote_(loaded, chosen, new, from_ms=from_ms, overlap_ms=overlap_ms, offline=offline)
     since, start = iso_ms(done.entry.since_ms or 0), iso_ms(done.entry.from_ms or 0)
     if json:
@@ -85,7 +89,7 @@ def promote(
         return
     out = Console()
     out.print(
-        f"[bold]{done.model}[/]: {done.before[:12]} → {done.after[:12]}, from {start} on (event "
+        f"[bold]{escape(done.model)}[/]: {done.before[:12]} → {done.after[:12]}, from {start} on (event "
         "time)",
         highlight=False,
     )

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..config.against import FITTED
 from ..look import part_of
 from ..replay import Replay
 from ..verdicts import Verdict
+
+_WIDEST: Final = 1000
 
 
 @dataclass
@@ -72,13 +75,14 @@ class Findings:
                 "allowed_lateness",
                 highlight=False,
             )
-        for error in work.refused[:3]:
-            console.print(f"  refused: {error}", highlight=False, markup=False)
+        for place, error in work.refused[:3]:
+            console.print(f"  refused {place}: {error}", highlight=False, markup=False)
         where = f", written to {out}" if out is not None else ""
         console.print(
             f"{self.n:,} verdicts{where}; {self.n_drifted:,} of drift, "
             f"{sum(self.insufficient.values()):,} not testable",
             highlight=False,
+            markup=False,
         )
         for reason, count in self.insufficient.most_common(3):
             console.print(
@@ -87,29 +91,27 @@ class Findings:
         if not self.series:
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("unit", "feature", "detector", "window"):
-            table.add_column(name)
+        # A name that is cut off could be another's: on a narrow terminal it goes on below.
         several = any(part for *_, part in self.series)
-        if several:
-            table.add_column("compared with")
+        for name in ("unit", "feature", "detector", "window", *["compared with"] * several):
+            table.add_column(name, overflow="fold")
         for name in ("drifted", "tests", "smallest p"):
-            table.add_column(name, justify="right")
-        table.add_column("first drift")
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("first drift", no_wrap=True)
         ranked = sorted(self.series.items(), key=lambda kv: (-kv[1]["drifted"], kv[0]))
         for (unit, feature, detector, window, part), entry in ranked[:40]:
             p = "" if entry["p"] is None else f"{entry['p']:.2g}"
             table.add_row(
-                unit,
-                feature,
-                detector,
-                window,
-                *([part or FITTED] if several else []),
+                *map(Text, (unit, feature, detector, window, *[part or FITTED] * several)),
                 f"{entry['drifted']:,}",
                 f"{entry['tests']:,}",
                 p,
-                entry["first"] or "",
+                (entry["first"] or "")[:16].replace("T", " "),
                 style="red" if entry["drifted"] else None,
             )
+        # A file or a pipe has no width.
+        if not console.is_terminal:
+            console.width = _WIDEST
         console.print(table)
         if len(ranked) > 40:
             console.print(f"… and {len(ranked) - 40} more; --json has all", highlight=False)
