@@ -28,7 +28,7 @@ from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
 from .run_time import FEWEST_TAIL, runs_of, scales_of, solve
-from .sizes import Size, grains, size_of
+from .sizes import FEWEST_REPLICATES, Size, grains, size_of
 from .support import (
     ABOUT_BLOCKS,
     MOST_EARLY,
@@ -86,7 +86,7 @@ def calibrate(
         windows: the windows. pane_events: events in a pane. pane_ms: length of a pane, for windows
             in time. min_events: as the monitor's; fewer values are not tested.
         most_replicates: pairs of reference and stream to simulate, where they can be paid for; fewer
-            are quicker and leave more to chance.
+            are quicker and leave more to chance. Of a few blocks more would tell no more than 200.
         about: where the reference cannot support the budget, set levels all the same and say in
             `caveats` why they are no promise.
         progress: called with the share done, 0 … 1; begins anew if a round must be repeated.
@@ -139,15 +139,17 @@ def calibrate(
     if not n_heard:
         say(1.0)
         return _bounded(simulator, windows, ert_events, pane_events, terms.caveats)
-    size = size_of(simulator, ert_events / pane_events, most_replicates)
+    few = too_few_blocks(rows)
+    most = min(most_replicates, FEWEST_REPLICATES) if few else most_replicates
+    size = size_of(simulator, ert_events / pane_events, most)
     for grain in grains(simulator):
         if size.n_panes >= size.wanted:
             break
         simulator = simulator_of(grain)
-        size = size_of(simulator, ert_events / pane_events, most_replicates)
+        size = size_of(simulator, ert_events / pane_events, most)
     ert_events = check_rarity(terms, simulator, size, ert_events, pane_events)
     wanted = rare()
-    fewest = _ABOUT_TAIL if too_few_blocks(rows) else FEWEST_TAIL
+    fewest = _ABOUT_TAIL if few else FEWEST_TAIL
     done = 0.0
     scales = solved = None
     for attempt in range(_ROUNDS):

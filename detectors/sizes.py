@@ -9,7 +9,7 @@ from typing import Final
 
 from .run_length import Simulator
 
-_FEWEST_REPLICATES: Final = 200
+FEWEST_REPLICATES: Final = 200
 # Run lengths are followed for so many times the budget, where that can be paid for.
 _HORIZON: Final = 3.0
 # Farthest that a budget may lie beyond what was simulated.
@@ -59,9 +59,9 @@ def size_of(simulator: Simulator, ert_panes: float, most: int) -> Size:
         per_pane += 200_000 * len(simulator.looks) * n_features
     back = max(w.panes for w in simulator.looks)
     wanted = max(math.ceil(_HORIZON * ert_panes), back + 20)
-    affordable = int(_WORK / per_pane / _FEWEST_REPLICATES)
+    affordable = int(_WORK / per_pane / FEWEST_REPLICATES)
     n_panes = max(min(wanted, affordable), min(wanted, 2 * back))
-    replicates = min(most, max(_FEWEST_REPLICATES, int(_WORK / per_pane / n_panes)))
+    replicates = min(most, max(FEWEST_REPLICATES, int(_WORK / per_pane / n_panes)))
     return Size(n_panes, replicates, wanted)
 
 

@@ -44,7 +44,7 @@ false_alarms: about 1 per 1000 events
 @pytest.fixture(autouse=True)
 def short_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "_WORK", 3e8)
-    monkeypatch.setattr(sizes, "_FEWEST_REPLICATES", 40)
+    monkeypatch.setattr(sizes, "FEWEST_REPLICATES", 40)
 
 
 def walk(n: int, keep: float = 0.99, seed: int = 5) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -42,7 +42,7 @@ START_MS = 1_700_000_000_000
 @pytest.fixture(autouse=True)
 def short_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sizes, "_WORK", 3e8)
-    monkeypatch.setattr(sizes, "_FEWEST_REPLICATES", 40)
+    monkeypatch.setattr(sizes, "FEWEST_REPLICATES", 40)
 
 
 def events(n: int, seed: int = 0, **more: Any) -> list[bytes]:

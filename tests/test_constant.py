@@ -198,7 +198,7 @@ def test_fit_says_what_it_watches_and_a_budget_is_kept(
 ) -> None:
     """Also where nothing varies at all."""
     monkeypatch.setattr(sizes, "_WORK", 3e8)
-    monkeypatch.setattr(sizes, "_FEWEST_REPLICATES", 40)
+    monkeypatch.setattr(sizes, "FEWEST_REPLICATES", 40)
     text = CONFIG.replace("alpha: 0.001", "false_alarms: 1 per 5000 events")
     named = text.index("features:")
     text = text[:named] + f"features: {features}\n" + text[text.index("false_alarms") :]

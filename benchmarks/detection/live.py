@@ -91,7 +91,7 @@ def watch(
                 raise RuntimeError(again)
         budget = load_reference(load(path).models["m"].reference, "m").budget
         assert budget is not None
-        [levels] = budget.levels.values()
+        [levels] = budget.units.values()
         replayed = _run(directory, "replay", "--input", "events.jsonl", "--out", "verdicts.jsonl")
         if replayed is not None:
             raise RuntimeError(replayed)
