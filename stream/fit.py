@@ -232,7 +232,7 @@ def fit_rows(
         if everywhere and (why := why_not(profile.n_numeric, profile.n_rows)):
             notes.append((key, LeftOut(MULTIVARIATE, why)))
         units[key] = (segment, profile)
-    return Fitted(Reference(model.name, units, dict(source)), notes)
+    return Fitted(Reference(model.name, units, dict(source), model.segment_by), notes)
 
 
 def constants(reference: Reference) -> list[dict[str, Any]]:

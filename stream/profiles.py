@@ -78,7 +78,8 @@ class Reference:
     """The profiles of one model: the whole of it, and one per segment.
 
     units: unit key → (segment, profile); the whole model's key is the model's name alone.
-    source: where the rows came from, for people.
+    source: where the rows came from, for people. segment_by: as in driftline.yaml, None where it was not
+    noted: segments of too few rows leave no other trace.
     budget: the levels that keep a budget of false alarms, None where none was asked for.
     era: when it is in force. later: those that take over from it, in order of time.
     history: what was written down about that, None where there is one reference for ever.
@@ -87,6 +88,7 @@ class Reference:
     model: str
     units: Mapping[str, tuple[Mapping[str, str], Profile]]
     source: Mapping[str, Any] = field(default_factory=dict)
+    segment_by: tuple[str, ...] | None = None
     budget: Budget | None = None
     era: Era = Era()  # noqa: RUF009  (frozen)
     later: tuple[Reference, ...] = ()
@@ -131,6 +133,8 @@ def save(reference: Reference, url: str) -> None:
         "source": dict(reference.source),
         "units": units,
     }
+    if reference.segment_by is not None:
+        document["segment_by"] = list(reference.segment_by)
     if reference.budget is not None:
         document["budget"] = reference.budget.to_json()
     try:
@@ -238,4 +242,6 @@ def _reference(
         )
     said = document.get("budget")
     budget = None if said is None else Budget.from_json(said)
-    return Reference(model, units, document.get("source", {}), budget)
+    keys = document.get("segment_by")
+    segment_by = None if keys is None else tuple(keys)
+    return Reference(model, units, document.get("source", {}), segment_by, budget)

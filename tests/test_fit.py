@@ -489,6 +489,20 @@ def test_a_changed_document_is_a_profile_error(tmp_path: Path, change: Any) -> N
         profiles.load(str(tmp_path / "r"), "fraud")
 
 
+@pytest.mark.parametrize(("before", "now"), [([], ["country"]), (["country"], [])])
+def test_segments_asked_for_since_the_fit_are_not_passed_over(
+    tmp_path: Path, before: list[str], now: list[str]
+) -> None:
+    """Also where every segment had too few rows to leave a profile."""
+    one_each = [{"features": {"x": i}, "segment": {"country": f"c{i}"}} for i in range(40)]
+    fitted = fit_of(one_each, segment_by=before).reference
+    assert list(fitted.units) == ["fraud"]
+    profiles.save(fitted, str(tmp_path / "reference"))
+    with pytest.raises(ProfileError, match=r"fitted by segments of .*`segment_by` is \["):
+        references(config_of(tmp_path, segment_by=now))
+    assert references(config_of(tmp_path, segment_by=before))["fraud"].segment_by == tuple(before)
+
+
 def test_a_reference_must_suit_the_configuration(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     profiles.save(some_reference(), str(tmp_path / "reference"))

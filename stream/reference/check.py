@@ -73,11 +73,12 @@ def check(model: ModelConfig, reference: Reference, place: str | None = None) ->
             "fit`, or write multivariate: []"
         )
     # A stored segment has no order of keys.
-    segments = {tuple(sorted(segment)) for segment, _ in reference.units.values() if segment}
-    if segments and segments != {tuple(sorted(model.segment_by))}:
-        fitted = ", ".join(sorted({key for keys in segments for key in keys}))
+    fitted = {key for segment, _ in reference.units.values() for key in segment}
+    fitted.update(reference.segment_by or ())
+    if (fitted or reference.segment_by is not None) and fitted != set(model.segment_by):
         raise ProfileError(
-            f"{where} was fitted by segments of {fitted}, and `segment_by` is "
+            f"{where} was fitted by segments of {', '.join(sorted(fitted)) or 'nothing'}, and "
+            "`segment_by` is "
             f"[{', '.join(model.segment_by)}]; fit it again with `driftline fit`"
         )
     if model.false_alarms is not None:
