@@ -96,9 +96,11 @@ def watch(
         if replayed is not None:
             raise RuntimeError(replayed)
         with (directory / "verdicts.jsonl").open("rb") as lines:
-            told = list(_told(orjson.loads(line) for line in lines))
+            verdicts = [orjson.loads(line) for line in lines]
+    if not any(v["status"] == "ok" for v in verdicts):
+        raise RuntimeError("no test was made")
     estimate = [levels.estimate, levels.low, levels.high, levels.tail]
-    return Watched(told, refused, list(levels.caveats), estimate)
+    return Watched(list(_told(verdicts)), refused, list(levels.caveats), estimate)
 
 
 def _write(path: Path, table: Table, kinds: Mapping[str, str]) -> None:
@@ -106,6 +108,7 @@ def _write(path: Path, table: Table, kinds: Mapping[str, str]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for i, row in enumerate(zip(*(table[n] for n in names), strict=True)):
             event = {
+                "id": f"e{i}",
                 "ts": iso_ms(_BEGIN_MS + i * _ROW_MS),
                 "model": "m",
                 "features": dict(zip(names, row, strict=True)),
@@ -125,7 +128,7 @@ def _run(directory: Path, *arguments: str) -> str | None:
     return " ".join(done.stderr.split()) if done.returncode else None
 
 
-def _told(verdicts: Iterator[Mapping[str, Any]]) -> Iterator[Told]:
+def _told(verdicts: Sequence[Mapping[str, Any]]) -> Iterator[Told]:
     """The messages of the alert stage that say something new, from the verdicts of one unit."""
     row: Row | None = None
     named: set[str] = set()
