@@ -9,6 +9,7 @@ first question is which features are responsible, and that is a question about a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -33,20 +34,23 @@ CRITICAL_SIMILARITY: Final = 0.5
 _KEPT = ("feature", "detector", "window", "statistic", "p_value", "effect", "since")
 
 
-def with_look(verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+def with_look(verdicts: Sequence[Verdict], rate: float | None) -> Sequence[Verdict]:
     """The verdicts of one look, in order; the last of them carries `look_of` all."""
     if not verdicts:
         return verdicts
-    look = look_of([v.fields for v in verdicts])
+    look = look_of([v.fields for v in verdicts], rate)
     return [*verdicts[:-1], verdicts[-1]._replace(look=orjson.dumps(look))]
 
 
-def look_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def look_of(verdicts: Sequence[Mapping[str, Any]], rate: float | None = None) -> dict[str, Any]:
     """What the verdicts of one unit at one window end say together.
 
-    verdicts: as on the drift topic, decoded. Returns `windows`: size → whether a test drifted, of
-    the windows in which a test was made; `features`: the responsible ones, largest effect first,
-    each with the fields of its clearest test; `n_features`: how many there are.
+    verdicts: as on the drift topic, decoded. rate: how often a look of a test has a p-value as small as
+    its level by chance (`Calibration.rate`), None where levels are not calibrated.
+
+    Returns `windows`: size → whether a test drifted, of the windows in which a test was made;
+    `features`: the responsible ones, largest effect first, each with the fields of its clearest
+    test; `n_features`: how many there are.
 
     >>> quiet = {"status": "ok", "feature": "x", "window": {"size": "5m"}, "drifted": False}
     >>> look_of([quiet])
@@ -57,7 +61,7 @@ def look_of(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if v["status"] == "ok":
             size = v["window"]["size"]
             windows[size] = windows.get(size, False) or v["drifted"]
-    found = responsible(verdicts) if any(windows.values()) else []
+    found = responsible(verdicts, rate) if any(windows.values()) else []
     features = [entry_of(v) for v in found[:MAX_FEATURES]]
     return {"windows": windows, "features": features, "n_features": len(found)}
 
@@ -74,13 +78,16 @@ def part_of(verdict: Mapping[str, Any]) -> str:
     return "" if name is None or name == FITTED else name
 
 
-def responsible(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def responsible(
+    verdicts: Sequence[Mapping[str, Any]], rate: float | None = None
+) -> list[Mapping[str, Any]]:
     """The clearest test of each feature that moved, largest effect first.
 
     A feature's p-value is its smallest at this look times the number of its tests (Bonferroni). Of
     those, Benjamini & Yekutieli's procedure (2001) takes as many as keep the expected share of false
     ones at FALSE_DISCOVERIES, whatever the dependence between features. It assumes p-values that are
-    valid one by one: independent events, a reference from the same source. A feature with a drifted
+    valid one by one: independent events, a reference from the same source; where levels are calibrated,
+    they say how far p-values are from that (`_by_chance`). A feature with a drifted
     verdict is always among them: its level was set to be believed. Of several references against
     which a feature drifted the fitted one tells: it stays what it is, and it knows since when.
     """
@@ -89,7 +96,7 @@ def responsible(verdicts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]
         if v["status"] == "ok":
             tests.setdefault(v["feature"], []).append(v)
     together = tests.pop(MULTIVARIATE, [])
-    smallest = [min(1.0, len(of) * min(map(_p_value, of))) for of in tests.values()]
+    smallest = [min(1.0, len(of) * min(_by_chance(v, rate) for v in of)) for of in tests.values()]
     adjusted = benjamini_yekutieli(smallest)
     found = [
         _clearest(of)
@@ -168,6 +175,19 @@ def _p_value(verdict: Mapping[str, Any]) -> float:
     # A test with rare classes decides on the table with those pooled, too.
     pooled = verdict.get("detail", {}).get("pooled", {})
     return max(verdict["p_value"], pooled.get("p_value") or 0.0)
+
+
+def _by_chance(verdict: Mapping[str, Any], rate: float | None) -> float:
+    """How often a p-value as small comes by chance: itself, or more where its level says so.
+
+    Values that follow each other make p-values too small, and the level, at which it is `rate`, much
+    smaller yet. Between there and 1 the one is taken for a power of the other. Against earlier
+    parts of the stream levels are not calibrated.
+    """
+    p, level = _p_value(verdict), verdict.get("alpha")
+    if rate is None or level is None or part_of(verdict) or not 0 < p < 1:
+        return p
+    return p ** (math.log(rate) / math.log(level)) if level < rate else p
 
 
 def entry_of(verdict: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..detectors.base import plan_of
+from ..detectors.levels import Calibration
 from ..detectors.looking import Plan, WindowLook, look_at
 from ..detectors.online_bank import NAME as ONLINE
 from ..detectors.online_bank import OnlineBank
@@ -72,10 +73,10 @@ class _Model:
     config: ModelConfig
     number: int
     era: Era
-    # Level of a test that has no level of its own in `levels`.
+    # Level of a test that has no level of its own in `calibrated`.
     alpha: float
-    # Unit key → (feature, detector, window) → level, where a budget of false alarms is kept.
-    levels: Mapping[str, Mapping[tuple[str, str, str], float]]
+    # Unit key → the levels of its tests, where a budget of false alarms is kept.
+    calibrated: Mapping[str, Calibration]
     # Unit profile id → level of its tests against earlier parts of the stream.
     earlier: Mapping[str, float]
     # Per unit profile id.
@@ -222,7 +223,8 @@ class Monitor:
         parts = None if against is None else against.of
         bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms, parts)
         online = OnlineBank(profile, config.retention_ms, self._seen.get(series))
-        levels = Levels(model.alpha, model.levels.get(key))
+        calibrated = model.calibrated.get(key)
+        levels = Levels(model.alpha, None if calibrated is None else calibrated.levels)
         history = History(bank) if against is None or against.fitted else None
         named = None if against is None else FITTED
         wording = Wording(key, config.name, segment, profile, levels, history, named)
@@ -310,7 +312,8 @@ class Monitor:
         if pane is not None and unit.profile.vectors:
             for window in unit.online.push(end_ms, pane, quiet):
                 made.append(unit.wording.of(window, idle).verdict(ONLINE, window.outcome))
-        yield from with_look(made)
+        calibrated = unit.model.calibrated.get(unit.key)
+        yield from with_look(made, None if calibrated is None else calibrated.rate)
         starts = (unit.bank.earliest_ms, unit.online.earliest_ms)
         kept = min((start for start in starts if start is not None), default=None)
         for start in [s for s in unit.marks if s not in unit.open and (kept is None or s < kept)]:
@@ -388,17 +391,17 @@ def _model(config: ModelConfig, number: int, reference: Reference) -> _Model:
         n_tests += _n_tests(config, plan)
     # One look at the model makes this many tests; Bonferroni shares the level out among them.
     alpha = config.alpha / max(1, n_tests)
-    levels: dict[str, Mapping[tuple[str, str, str], float]] = {}
+    calibrated: Mapping[str, Calibration] = {}
     earlier = dict.fromkeys(plans, alpha)
     if config.false_alarms is not None and reference.budget is not None:
-        levels = {key: found.levels for key, found in reference.budget.units.items()}
+        calibrated = reference.budget.units
         panes, against = reference.budget.earlier_panes, config.against
         if panes is not None and against is not None:
             # As in the rule above, but of all looks in that time.
             per_pane = against.looks_per_pane(config.windows, config.pane_ms)
             for ident, plan in plans.items():
                 earlier[ident] = min(1.0, 1 / max(1.0, panes * per_pane * _size(_earlier(plan))))
-    return _Model(config, number, reference.era, alpha, levels, earlier, plans, reference.units)
+    return _Model(config, number, reference.era, alpha, calibrated, earlier, plans, reference.units)
 
 
 def _n_tests(config: ModelConfig, plan: Plan) -> int:

@@ -273,6 +273,23 @@ def test_features_are_found_that_would_not_have_fired_alone_and_chance_is_not() 
     assert look_of([v.model_dump() for v in found[1:]])["features"] == []
 
 
+def test_where_values_follow_each_other_a_small_p_value_is_no_discovery() -> None:
+    # Levels say that p ≤ 1e-40 comes in 1 of 100,000 looks: 1e-10 then in one of 18, 1e-36 of 32,000.
+    p_values = {"a": 1e-50, "b": 1e-36, "c": 1e-10} | {f"quiet {i}": 1e-3 for i in range(17)}
+    found = [
+        verdict("D" if p <= 1e-40 else "·", 0, feature=name, p_value=p, alpha=1e-40).model_dump()
+        for name, p in p_values.items()
+    ]
+    named = [f["feature"] for f in look_of(found, rate=1e-5)["features"]]
+    assert named == ["a", "b"]
+    # What is not calibrated is taken at its word.
+    assert {f["feature"] for f in look_of(found)["features"]} > {"a", "b", "c"}
+    # And no p-value is taken for smaller than it is.
+    own = verdict("·", 0, feature="d", p_value=1e-3, alpha=0.01).model_dump()
+    look = look_of([*found, own], rate=1e-5)
+    assert [f["feature"] for f in look["features"]] == ["a", "b"]
+
+
 def test_a_feature_that_drifted_is_responsible_also_without_a_p_value() -> None:
     kinds = {"p_value": None, "alpha": None, "threshold": 0.02, "statistic": 0.5, "effect": None}
     found = [verdict("D", 0, "online_mmd 5m", feature="note", **kinds), verdict("·", 0)]

@@ -100,7 +100,7 @@ def watch(
     if not any(v["status"] == "ok" for v in verdicts):
         raise RuntimeError("no test was made")
     estimate = [levels.estimate, levels.low, levels.high, levels.tail]
-    return Watched(list(_told(verdicts)), refused, list(levels.caveats), estimate)
+    return Watched(list(_told(verdicts, levels.rate)), refused, list(levels.caveats), estimate)
 
 
 def _write(path: Path, table: Table, kinds: Mapping[str, str]) -> None:
@@ -128,13 +128,13 @@ def _run(directory: Path, *arguments: str) -> str | None:
     return " ".join(done.stderr.split()) if done.returncode else None
 
 
-def _told(verdicts: Sequence[Mapping[str, Any]]) -> Iterator[Told]:
+def _told(verdicts: Sequence[Mapping[str, Any]], rate: float) -> Iterator[Told]:
     """The messages of the alert stage that say something new, from the verdicts of one unit."""
     row: Row | None = None
     named: set[str] = set()
     for end, group in groupby(verdicts, key=lambda v: v["window"]["end"]):
         of_look = list(group)
-        row, alert = step(row, of_look[-1], look_of(of_look), 1)
+        row, alert = step(row, of_look[-1], look_of(of_look, rate), 1)
         if alert is None or alert.reason not in ("drift", "features_joined", "severity_raised"):
             continue
         if alert.reason == "drift":
