@@ -17,7 +17,7 @@ from .evidence import Shares, ages, averages, of_distance, of_moments, tails
 from .layout import layout_of
 from .moments import in_units, spread_effect, sums_in_sd
 from .numeric import ONE
-from .profile import CategoricalProfile, Kind, NumericProfile, Profile
+from .profile import UNSEEN, CategoricalProfile, Kind, NumericProfile, Profile
 from .scores import kept_scores, scores_of
 from .shares import category_counts, category_detail
 from .windows import Kept, Window
@@ -306,6 +306,9 @@ def _largest_shift(f: CategoricalProfile, observed: _FLOATS) -> Effect:
 
 def _moved_share(f: CategoricalProfile, most: int, observed: npt.NDArray[Any]) -> Effect:
     reference = f.rows
+    if f.only is not None and most == len(f.categories) + UNSEEN:
+        # What is new has no name, what it takes the place of has.
+        most = 0
     before = float(reference[most] / reference.sum())
     now = float(observed[most] / observed.sum())
     return Effect("share_shift", now - before, "share", before, now, f.classes[most])
