@@ -103,7 +103,7 @@ def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list
     outcomes: list[Outcome] = []
     for i in features:
         if i == len(profile.features):
-            outcomes.append(_together(profile, window, since))
+            outcomes.append(_together(profile, window, since, absent))
             continue
         f = profile.counted[i]
         if isinstance(f, NumericProfile):
@@ -127,11 +127,13 @@ def _outcomes(profile: Profile, window: Window, features: Sequence[int]) -> list
     return outcomes
 
 
-def _together(profile: Profile, window: Window, since: _Since | None) -> Outcome:
+def _together(
+    profile: Profile, window: Window, since: _Since | None, absent: Sequence[Sequence[int]]
+) -> Outcome:
     index, known = len(profile.features), profile.multivariate
     assert known is not None
     # Where no feature has any value, all would be as good as at their means.
-    n = window.events - min(map(sum, window.absent()))
+    n = window.events - min(map(sum, absent))
     detail: dict[str, object] = {"n_reference": known.n, "n_test": window.events if n else 0}
     if (none := too_few(window, index, detail, 2)) is not None:
         return none

@@ -210,6 +210,7 @@ def fit_rows(
         notes.append((whole_key, LeftOut(MULTIVARIATE, why)))
     units: dict[str, tuple[Mapping[str, str], Profile]] = {whole_key: ({}, whole)}
     kept: dict[str, Kind] = {f.name: column_kind(f) for f in whole.counted}
+    everywhere = together and whole.multivariate is not None
     for values, at in sorted(by_segment.items()):
         segment = dict(zip(model.segment_by, values, strict=True))
         key = unit_key(model.name, segment)
@@ -228,7 +229,6 @@ def fit_rows(
             notes.append((key, LeftOut("(the whole segment)", str(error).splitlines()[0])))
             continue
         notes += [(key, entry) for entry in missing]
-        everywhere = together and whole.multivariate is not None
         if everywhere and (why := why_not(profile.n_numeric, profile.n_rows)):
             notes.append((key, LeftOut(MULTIVARIATE, why)))
         units[key] = (segment, profile)

@@ -224,7 +224,9 @@ class Monitor:
         bank = WindowBank(profile, config.windows, config.pane_ms, config.retention_ms, parts)
         online = OnlineBank(profile, config.retention_ms, self._seen.get(series))
         calibrated = model.calibrated.get(key)
-        levels = Levels(model.alpha, None if calibrated is None else calibrated.levels)
+        levels = Levels(model.alpha)
+        if calibrated is not None:
+            levels = Levels(model.alpha, calibrated.levels, calibrated.rate)
         history = History(bank) if against is None or against.fitted else None
         named = None if against is None else FITTED
         wording = Wording(key, config.name, segment, profile, levels, history, named)
@@ -312,8 +314,7 @@ class Monitor:
         if pane is not None and unit.profile.vectors:
             for window in unit.online.push(end_ms, pane, quiet):
                 made.append(unit.wording.of(window, idle).verdict(ONLINE, window.outcome))
-        calibrated = unit.model.calibrated.get(unit.key)
-        yield from with_look(made, None if calibrated is None else calibrated.rate)
+        yield from with_look(made, unit.wording.levels.rate)
         starts = (unit.bank.earliest_ms, unit.online.earliest_ms)
         kept = min((start for start in starts if start is not None), default=None)
         for start in [s for s in unit.marks if s not in unit.open and (kept is None or s < kept)]:

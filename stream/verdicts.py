@@ -40,10 +40,12 @@ class Levels:
     """The level of each test of a unit.
 
     alpha: where `of` has none. of: (feature, detector, window) → level, None without a budget.
+    rate: alarms per look by chance that the levels of a budget allow, None without one.
     """
 
     alpha: float
     of: Mapping[tuple[str, str, str], float] | None = None
+    rate: float | None = None
 
 
 class _Series(NamedTuple):

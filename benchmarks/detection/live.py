@@ -57,7 +57,6 @@ def watch(
     kinds: Mapping[str, str],
     windows: Sequence[str],
     ert: int,
-    detectors: Mapping[str, Sequence[str]] | None = None,
 ) -> Watched:
     """kinds: of the features. ert: events for each false alarm, or about so where that is refused."""
     config: dict[str, Any] = {
@@ -74,8 +73,6 @@ def watch(
         "score": "off",
         "false_alarms": f"1 per {ert} events",
     }
-    if detectors is not None:
-        config["detectors"] = {kind: list(names) for kind, names in detectors.items()}
     with tempfile.TemporaryDirectory(prefix="driftline-real-") as place:
         directory = Path(place)
         _write(directory / "reference.jsonl", reference, kinds)
