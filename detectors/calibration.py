@@ -27,7 +27,7 @@ from .looks import Seen
 from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
-from .run_time import FEWEST_TAIL, runs_of, scales_of, solve
+from .run_time import FEWEST_TAIL, Scales, Solved, runs_of, scales_of, solve
 from .sizes import FEWEST_REPLICATES, Size, grains, size_of
 from .support import (
     ABOUT_BLOCKS,
@@ -51,6 +51,9 @@ _RARE: Final = 5e-3
 _ABOVE: Final = 15.0
 # How often to look at larger p-values where alarms come in longer runs than thought.
 _ROUNDS: Final = 3
+# One replicate of so many shows whether that is needed.
+_FEW: Final = 5
+_SPARE: Final = math.log(1.5)
 # A p-value of 1 is no tail.
 _LARGEST: Final = math.log(0.9)
 # A log p below this stands for any: the smallest p-value that a float tells from 0 is about e^-708.
@@ -151,24 +154,37 @@ def calibrate(
     wanted = rare()
     fewest = _ABOUT_TAIL if few else FEWEST_TAIL
     done = 0.0
+
+    def solve_of(
+        seen: Sequence[Seen], *, spare: float, highest: bool
+    ) -> tuple[Scales, Solved | None]:
+        tail = math.ceil(fewest * len(seen) / size.replicates)
+        found = scales_of(simulator.tests, simulator.looks, seen, screen, size.n_panes, tail)
+        runs = runs_of(seen, found, size.n_panes, pane_events)
+        result = solve(runs, ert_events, found.ceiling - spare, MOST_EARLY)
+        if result is None and highest:
+            # Tests of which less was noted keep to that, and have a smaller part than the others.
+            result = solve(runs, ert_events, found.highest, MOST_EARLY)
+        return found, result
+
     scales = solved = None
     for attempt in range(_ROUNDS):
+        last = attempt == _ROUNDS - 1
         screen = _screen(terms, simulator, size, wanted)
         if scales is not None:
             # A pilot of bounds may have taken a test's p-values for smaller than they turned out.
             screen = np.maximum(screen, np.minimum(scales.log_level(wanted), _LARGEST))
-        seen = []
-        for r in range(size.replicates):
-            seen.append(simulator.run(r, size.n_panes, screen))
-            # Where it has to begin again, what was said stays said.
-            done = max(done, (r + 1) / size.replicates)
-            say(done)
-        scales = scales_of(simulator.tests, simulator.looks, seen, screen, size.n_panes, fewest)
-        runs = runs_of(seen, scales, size.n_panes, pane_events)
-        solved = solve(runs, ert_events, scales.ceiling, MOST_EARLY)
-        if solved is None and attempt == _ROUNDS - 1:
-            # Tests of which less was noted keep to that, and have a smaller part than the others.
-            solved = solve(runs, ert_events, scales.highest, MOST_EARLY)
+        seen: list[Seen] = []
+        # A few tell mostly whether all will do: at least where that is not a close thing.
+        for enough, spare in ((size.replicates // _FEW, _SPARE), (size.replicates, 0.0)):
+            for r in range(len(seen), enough):
+                seen.append(simulator.run(r, size.n_panes, screen))
+                # Where it has to begin again, what was said stays said.
+                done = max(done, (r + 1) / size.replicates)
+                say(done)
+            scales, solved = solve_of(seen, spare=spare, highest=last)
+            if solved is None and not last:
+                break
         if solved is not None:
             break
         # Alarms come in longer runs than thought: look at larger p-values, too.

@@ -18,6 +18,7 @@ from .chi_squared import FEWEST_EXPECTED, homogeneity_p
 from .hypergeometric import fisher
 from .kolmogorov import two_sample_p_values
 from .looks import CHUNK, Replicate, Setting, log
+from .resample import Places
 
 # Bins are so fine that the bound exceeds √n·D by at most about this: finer where many looks lie
 # near the screen, and each of them would have to be made.
@@ -83,7 +84,7 @@ class NumericLooks:
         # Row k - base: events through pane k that are in each bin or before it.
         through = np.zeros((1, n_features, width), np.int32)
         base = 0
-        sorted_ranks: dict[int, npt.NDArray[np.float64]] = {}
+        places: dict[int, _Present] = {}
         for a in range(0, n_panes, step):
             b = min(a + step, n_panes)
             rows = draw.stream[a * setting.pane_events : b * setting.pane_events]
@@ -102,13 +103,11 @@ class NumericLooks:
                 begins = np.maximum(due - looks.panes, 0) - base
                 batch = _Batch(w, due, through, due - base, begins, tally)
                 if self.ks:
-                    self._ks(replicate, batch, sorted_ranks)
+                    self._ks(replicate, batch, places)
                 if self.rate:
                     self._rate(replicate, batch)
 
-    def _ks(
-        self, replicate: Replicate, batch: _Batch, sorted_ranks: dict[int, npt.NDArray[np.float64]]
-    ) -> None:
+    def _ks(self, replicate: Replicate, batch: _Batch, places: dict[int, _Present]) -> None:
         setting, w, stride = self.setting, batch.window, self.stride[batch.window]
         due, ends, begins, tally = batch.due, batch.ends, batch.begins, batch.tally
         n = tally[:, :-1].sum(axis=1)
@@ -141,15 +140,16 @@ class NumericLooks:
         if not len(look):
             return
         numerator = np.empty(len(look), np.int64)
-        sizes = np.empty((2, len(look)), np.int64)
         pe, base = setting.pane_events, due[0] - ends[0]
-        for j, (k, i) in enumerate(zip(look.tolist(), feature.tolist(), strict=True)):
-            reference = sorted_ranks.get(i)
-            if reference is None:
-                reference = sorted_ranks[i] = np.sort(replicate.draw.reference_ranks(i))
-            x = replicate.draw.stream_ranks(i, int(begins[k] + base) * pe, int(due[k]) * pe)
-            numerator[j] = distance(reference, x)
-            sizes[:, j] = len(reference), len(x)
+        starts, stops = (begins[look] + base) * pe, due[look] * pe
+        sizes = np.empty((2, len(look)), np.int64)
+        for i in np.unique(feature).tolist():
+            own = np.flatnonzero(feature == i)
+            if i not in places:
+                places[i] = _Present.of(replicate.draw.places(i))
+            numerator[own], sizes[0, own], sizes[1, own] = places[i].distances(
+                starts[own], stops[own]
+            )
         p, _ = two_sample_p_values(sizes[0], sizes[1], numerator)
         tests = np.array([setting.index["ks", i, w] for i in feature.tolist()], np.int64)
         replicate.keep(due[look], tests, log(p))
@@ -178,26 +178,66 @@ class NumericLooks:
                 replicate.keep(due, np.full(len(due), test), log_p)
 
 
-def distance(reference: npt.NDArray[np.float64], x: npt.NDArray[np.float64]) -> int:
-    """|D|·n_reference·n of two samples, the reference sorted.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Present:
+    """Places of a stream's finite values among `n` of the reference. before: (events + 1,) how many
+    there are before each event."""
 
-    Between two values of the window its distribution function stands still, so the distance is
-    largest at one of them or just before it.
+    n: int
+    below: npt.NDArray[np.int64]
+    through: npt.NDArray[np.int64]
+    before: npt.NDArray[np.int64]
 
-    >>> distance(np.array([1.0, 2.0, 3.0, 4.0]), np.array([3.5, 3.0]))
-    4
+    @staticmethod
+    def of(places: Places) -> _Present:
+        before = np.append(0, np.cumsum(places.finite))
+        below = places.below[places.finite]
+        tied = places.through is not places.below
+        through = places.through[places.finite] if tied else below
+        return _Present(len(places.reference), below, through, before)
+
+    def distances(
+        self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], int, npt.NDArray[np.int64]]:
+        """|D|·n·m of the events `starts:stops` against the reference, n, and m of each."""
+        first, m = self.before[starts], self.before[stops] - self.before[starts]
+        found = np.empty(len(starts), np.int64)
+        for size in np.unique(m).tolist():
+            own = np.flatnonzero(m == size)
+            step = max(1, CHUNK // 4 // size)
+            for a in range(0, len(own), step):
+                some = own[a : a + step]
+                at = first[some][:, None] + np.arange(size)
+                below = self.below[at]
+                through = below if self.through is self.below else self.through[at]
+                found[some] = distances(self.n, below, through)
+        return found, self.n, m
+
+
+def distances(
+    n: int, below: npt.NDArray[np.int64], through: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """|D|·n·m of windows of m values against a reference of n.
+
+    Args:
+        below, through: (windows, m) how many of the reference lie below each value, and how many at
+            most at it; the same array where no value of a window is one of the reference.
+
+    Between two values of a window its distribution function stands still, so the distance is largest
+    at one of them, where the reference is ahead just before it and the window just after. Sorted, the
+    counts are those of the sorted values; equal values all tell less than the first or the last.
+
+    >>> import numpy as np
+    >>> below = np.array([[3, 2]])  # 3.5 and 3.0 among 1.0, 2.0, 3.0, 4.0
+    >>> distances(4, below, np.array([[3, 3]])).tolist()
+    [4]
     """
-    x = np.sort(x)
-    n, m = len(reference), len(x)
-    below = reference.searchsorted(x, "left")
-    new = x[1:] != x[:-1]
-    met = reference[np.minimum(below, n - 1)] == x
-    if new.all() and not met.any():
-        ahead = n * np.arange(m) - m * below
-        return int(max(-ahead.min(), ahead.max() + n))
-    up_to = reference.searchsorted(x, "right")
-    first = np.append(0, np.flatnonzero(new) + 1)
-    last = np.append(first[1:], m)
-    before = np.abs(n * first - m * below[first]).max()
-    after = np.abs(n * last - m * up_to[first]).max()
-    return int(max(before, after))
+    m = below.shape[1]
+    steps = n * np.arange(m + 1)
+    narrow = np.int32 if n * m < 2**31 else np.int64
+    steps = steps.astype(narrow)
+    low = np.sort(below.astype(narrow), axis=1)
+    high = low if through is below else np.sort(through.astype(narrow), axis=1)
+    reference_ahead = (m * low - steps[:-1]).max(axis=1)
+    window_ahead = (steps[1:] - m * high).max(axis=1)
+    return np.maximum(reference_ahead, window_ahead)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from .looks import CHUNK, Replicate, Setting
 from .moment_looks import can_be_fitted, through
 from .multivariate import Multivariate
 from .numeric import ONE
-from .resample import NumericRows, Rows
+from .resample import Rows
 from .scores import Scores
 
 _FLOATS = npt.NDArray[np.float64]
@@ -157,12 +156,13 @@ class _Joint:
 
 def _sums(replicate: Replicate, feature: int, pane_events: int) -> _Sums | None:
     draw = replicate.draw
-    f, uniform, m = draw.rows.numeric[feature], draw.uniform(feature), len(draw.reference)
-    if not can_be_fitted(f.moved_values(draw.reference, uniform[:m])):
+    uniform = draw.uniform(feature)[: len(draw.reference)]
+    if not can_be_fitted(draw.rows.numeric[feature].moved_values(draw.reference, uniform)):
         return None
-    reference = np.sort(draw.reference_ranks(feature))
-    place, finite = _places(f, reference, draw.stream, uniform[m:])
+    places = draw.places(feature)
+    reference, finite = places.reference, places.finite
     # Twice a rank, for ties by half.
+    place = places.below + places.through
     ranks = np.arange(2 * len(reference) + 1) / 2
     equal = reference.searchsorted(reference) + reference.searchsorted(reference, "right")
     scores = Scores.at(ranks, np.bincount(equal, minlength=len(ranks)))
@@ -199,33 +199,3 @@ def _own_scores(ranks: _FLOATS) -> _FLOATS:
         scores = Scores.at(np.cumsum(count) - count / 2, count)
         found[finite] = scores.cells[place, 0] / ONE
     return found
-
-
-def _places(
-    f: NumericRows, reference: _FLOATS, rows: npt.NDArray[np.intp], uniform: npt.NDArray[Any]
-) -> tuple[_INTS, npt.NDArray[np.bool_]]:
-    """(n,) how many of the reference's moved ranks, sorted, lie below that of each row, and again with
-    those equal to it; and which rows have a finite value.
-
-    A search takes three times as long. Rows of lower rank are below: counted once. Those of the same
-    rank are few, unless it is one of many equal values, which do not move.
-    """
-    has_one = ~np.isnan(f.rank)
-    rank = np.where(has_one, f.rank, 0).astype(np.intp)
-    within = np.bincount((reference + 0.5).astype(np.intp), minlength=len(f.edges) - 1)
-    first = np.concatenate([[0], np.cumsum(within)])[:-1]
-    own = rank[rows]
-    place = 2 * first[own]
-    alone = f.single[rows]
-    place += np.where(alone, 0, within[own])
-    left = np.flatnonzero(alone & (within[own] > 0))
-    own = own[left]
-    moved = own + (uniform[left].astype(np.float64) - 0.5)
-    at, end = first[own], first[own] + within[own]
-    while len(left):
-        below = reference[at] < moved
-        left, moved, at, end = left[below], moved[below], at[below] + 1, end[below]
-        place[left] += 2
-        more = at < end
-        left, moved, at, end = left[more], moved[more], at[more], end[more]
-    return place, has_one[rows]
