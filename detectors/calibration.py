@@ -14,6 +14,7 @@ that follow each other) does not eat the budget of the others.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from ..schemas.errors import ProfileError
 from .base import Detector, before_full
 from .levels import Calibration
-from .looks import Seen
+from .looks import Probe, Seen
 from .profile import Column, Profile
 from .resample import Rows
 from .run_length import Simulator
@@ -33,7 +34,7 @@ from .support import (
     ABOUT_BLOCKS,
     MOST_EARLY,
     Terms,
-    check_level,
+    check_levels,
     check_rarity,
     check_rows,
     check_steady,
@@ -170,7 +171,10 @@ def calibrate(
     scales = solved = None
     for attempt in range(_ROUNDS):
         last = attempt == _ROUNDS - 1
-        screen = _screen(terms, simulator, size, wanted)
+        screen = _screen(simulator, size, wanted)
+        if not about:
+            # Refused at once, and not after minutes.
+            check_levels(terms, simulator, _silenced(simulator, screen))
         if scales is not None:
             # A pilot of bounds may have taken a test's p-values for smaller than they turned out.
             screen = np.maximum(screen, np.minimum(scales.log_level(wanted), _LARGEST))
@@ -194,8 +198,9 @@ def calibrate(
             f"no levels give one false alarm per {ert_events:,.0f} events: even with levels near 1 "
             f"the first alarm comes later; ask for a longer time, or for smaller windows or panes"
         )
-    check_steady(terms, simulator, solved, ert_events)
     rate = math.exp(solved.log_rate)
+    check_levels(terms, simulator, _silenced(simulator, scales.log_level(rate)))
+    check_steady(terms, simulator, solved, ert_events)
     levels = {
         (profile.name_of(t.feature), t.detector.name, windows[t.window].label): max(
             level, _SMALLEST if terms.caveats else 0.0
@@ -266,9 +271,13 @@ def _bounded(
     )
 
 
-def _screen(
-    terms: Terms, simulator: Simulator, size: Size, wanted: float
-) -> npt.NDArray[np.float64]:
+def _silenced(simulator: Simulator, log_p: npt.NDArray[np.float64]) -> list[Probe]:
+    """The tests that no level can keep quiet: floats hold none so small."""
+    smallest = math.log(sys.float_info.min)
+    return [t for t, level in zip(simulator.tests, log_p, strict=True) if level < smallest]
+
+
+def _screen(simulator: Simulator, size: Size, wanted: float) -> npt.NDArray[np.float64]:
     """(tests,) log p that about the share `wanted` of full looks falls below, from a pilot; of a test
     that is to have no part, minus infinity."""
     n_panes = min(size.n_panes, max(w.panes for w in simulator.looks) + 400)
@@ -285,7 +294,6 @@ def _screen(
         if len(own):
             start = np.quantile(own, max(wanted, _RARE), method="higher")
             if start < _LOWEST:
-                check_level(terms, simulator, probe)
                 screen[t] = -math.inf
                 continue
             depth = (start - own[own <= start]).mean()

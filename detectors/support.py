@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -139,16 +140,26 @@ def check_steady(terms: Terms, simulator: Simulator, solved: Solved, ert_events:
     )
 
 
-def check_level(terms: Terms, simulator: Simulator, probe: Probe) -> None:
-    looks = simulator.looks[probe.window]
+def check_levels(terms: Terms, simulator: Simulator, silenced: Sequence[Probe]) -> None:
+    """silenced: the tests that no level can keep quiet."""
     period = simulator.rows.memory.period
-    remedy = "leave the feature out, or use shorter windows"
+    remedy = "leave the features out, or use shorter windows"
     if period:
-        remedy = f"use windows of whole cycles (of {period:,.0f} events), or leave the feature out"
-    terms.object(
-        f"{simulator.profile.name_of(probe.feature)!r} differs so much between windows of "
-        f"{looks.spec.label!r} that the p-values of {probe.detector.name} cannot be told from 0, and "
-        "no level can keep them quiet",
-        remedy,
-        "it alarms only where the p-value is 0 to a computer, and the budget leaves it out",
-    )
+        remedy = f"use windows of whole cycles (of {period:,.0f} events), or leave the features out"
+    for detector in dict.fromkeys(probe.detector.name for probe in silenced):
+        windows: dict[str, list[str]] = {}
+        for probe in silenced:
+            if probe.detector.name == detector:
+                label = simulator.looks[probe.window].spec.label
+                windows.setdefault(repr(simulator.profile.name_of(probe.feature)), []).append(label)
+        named = [
+            name if len(of) == len(simulator.looks) else f"{name} in windows of {', '.join(of)}"
+            for name, of in windows.items()
+        ]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        terms.object(
+            f"windows differ so much by themselves that the p-values of {detector} cannot be told "
+            f"from 0, and no level can keep them quiet: {'; '.join(named[:_NAMED])}{more}",
+            remedy,
+            "it alarms there only where the p-value is 0 to a computer, and the budget leaves it out",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -217,10 +218,28 @@ def test_too_few_rounds_of_a_cycle_are_refused_with_what_would_do() -> None:
 def test_a_cycle_that_no_level_can_keep_quiet_is_refused() -> None:
     rng = np.random.default_rng(7)
     x = 20.0 * np.sin(2 * np.pi * np.arange(16_000) / 4000) + rng.normal(size=16_000)
-    profile, _ = fit({"x": x})
-    window = (parse_window("2000 events"),)
-    with pytest.raises(ProfileError, match="'x' differs so much .*whole cycles .of 4,000 events"):
-        calibrate(profile, {"x": x}, plan_of(profile), window, pane_events=1000, ert_events=9000)
+    columns = {"x": x, "calm": rng.normal(size=16_000)}
+    profile, _ = fit(columns)
+    windows = [parse_window(w) for w in ("2000 events", "4000 events")]
+
+    def levels(*, about: bool) -> Calibration:
+        return calibrate(
+            profile,
+            columns,
+            plan_of(profile),
+            windows,
+            pane_events=1000,
+            ert_events=9000,
+            most_replicates=40,
+            about=about,
+        )
+
+    said = "p-values of ks cannot be told from 0, .*: 'x' in windows of 2000 events: "
+    with pytest.raises(ProfileError, match=said + "use windows of whole cycles .of 4,000 events"):
+        levels(about=False)
+    # Once, however many rounds were simulated.
+    [caveat] = [c for c in levels(about=True).caveats if "cannot be told from 0" in c]
+    assert re.search(said + "it alarms there only where", caveat)
 
 
 def test_a_pane_without_events_is_refused(reference: dict[str, Any]) -> None:
