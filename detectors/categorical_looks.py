@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..schemas.units import EventWindow
 from .chi_squared import FEWEST_EXPECTED, ChiSquared, homogeneity_p
-from .evidence import LARGEST, Shares, ages, averages
+from .evidence import Shares, ages, averages
 from .looks import CHUNK, FOREVER_MS, Replicate, Setting, log
 from .profile import CategoricalProfile, Profile
 from .windows import WindowBank
@@ -138,19 +138,17 @@ def _factors(
 ) -> npt.NDArray[np.float64]:
     """`Shares.factors` of many counts (K, J), all of n rows.
 
+    Few of them differ, so factors are computed of all between the smallest and the largest.
+
     Factors know how many rows there are. So where one stands for `grain`, there are as many times more,
     and their shares lie closer to the reference's by the root of it.
     """
-    if grain > 1:
-        expected = n * shares.share
-        moved = grain * expected + math.sqrt(grain) * (count - expected)
-        return shares.factors(np.clip(moved, 0, grain * n), np.full(len(count), grain * n))
-    if n > len(count):
-        # A table of every count there may be would be longer.
-        return shares.factors(count, np.full(len(count), n))
-    u, v = shares.table(n)
-    each = np.arange(len(shares.share))
-    return np.exp(np.minimum(u[each, count] + v[each, n - count], LARGEST))
+    smallest = count.min(axis=0)
+    span = int((count.max(axis=0) - smallest).max()) + 1
+    expected = n * shares.share
+    moved = grain * expected + math.sqrt(grain) * (smallest + np.arange(span)[:, None] - expected)
+    factors = shares.factors(np.clip(moved, 0, grain * n), np.full(span, grain * n))
+    return factors[count - smallest, np.arange(len(smallest))]
 
 
 def _has_rare(

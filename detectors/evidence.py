@@ -162,22 +162,5 @@ class Shares:
         )
         return np.exp(np.minimum(moved - same, LARGEST))
 
-    def table(self, n: int) -> tuple[_FLOATS, _FLOATS]:
-        """u and v, (J, n + 1): the logarithm of `factors` is u[j, count] + v[j, n - count], where all
-        counts are of n rows; for many of them."""
-        upto = np.arange(n + 1)
-
-        def ratio(share: _FLOATS) -> _FLOATS:
-            moved, same = (
-                special.gammaln((rows * share)[:, None] + upto)
-                for rows in (self._rows_moved(np.array(n)), self.rows)
-            )
-            moved -= same
-            return moved - moved[:, :1]
-
-        rows = self._rows_moved(np.array(n))
-        of_all = special.gammaln([rows + n, self.rows + n, rows, self.rows])
-        return ratio(self.share), ratio(1 - self.share) - (of_all.T @ [1, -1, -1, 1])[:, None]
-
     def _rows_moved(self, n: npt.NDArray[Any]) -> _FLOATS:
         return np.maximum(_ROWS, 1 / (1 / np.maximum(n, 1) + 1 / self.rows) / _WIDEST)

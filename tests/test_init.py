@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from driftline.schemas.errors import ConfigError, DriftlineError, TopicError
+from driftline.schemas.units import parse_duration_ms
 from driftline.stream.broker.node import Broker
 from driftline.stream.config.document import load
 from driftline.stream.init.fields import map_fields
@@ -715,8 +716,14 @@ def test_every_suggestion_is_a_file_that_loads(
         f"input: {{topic: t, max_ahead: {found.max_ahead}}}\n"
         f"pane: {found.pane}\nwindows: [{', '.join(found.windows)}]\n"
         f"allowed_lateness: {found.allowed_lateness}\nretention: {found.retention}\n"
+        f"false_alarms: {found.false_alarms}\n"
     )
     model = load(path).models["m"]
+    assert model.false_alarms is not None
+    assert model.false_alarms.about
+    # What is asked for must be more than twice the smallest window.
+    smallest = parse_duration_ms(found.windows[0])
+    assert (model.false_alarms.ms or 0) >= 7 * smallest
     assert model.allowed_lateness_ms >= min(late_ms, 86_400_000)
     assert model.input.max_ahead_ms == 3_600_000
 

@@ -471,16 +471,13 @@ def test_bayes_factors_are_the_integrals(
 
 
 def test_bayes_factors_of_shares_are_those_of_beta_binomial_laws() -> None:
-    """Also from the tables; an average of 1 where nothing moved, over all counts there can be."""
+    """An average of 1 where nothing moved, over all counts there can be."""
     reference = np.array([700, 41, 3, 0, 12])
     shares = Shares.of(reference)
     own = reference + 0.5
     for n, rows in ((1, 3.0), (17, 3.0), (90, 1 / (1 / 90 + 1 / own.sum()) / 15)):
         count = np.arange(n + 1)[:, None] * np.ones(5, np.int64)
-        u, v = shares.table(n)
         factors = shares.factors(count, np.full(n + 1, n))
-        again = u[np.arange(5), count] + v[np.arange(5), n - count]
-        np.testing.assert_allclose(np.exp(again), factors, rtol=1e-9)
         for j, a in enumerate(own):
             b, p = own.sum() - a, a / own.sum()
             moved = stats.betabinom.pmf(count[:, j], n, rows * p, rows * (1 - p))

@@ -114,9 +114,12 @@ def _lines(findings: Findings) -> Iterator[str]:
     few = [(name, n) for name, n in findings.segments if 2 <= n <= 50]
     for name, n in few:
         yield f"# segment_by: [{_quoted(name)}]  # {n} values: monitor each on its own too"
-    yield _commented("alpha: 0.01", "level of one look at the whole model; or, in its place,")
+    budget = f"false_alarms: {suggestion.false_alarms}"
     yield _commented(
-        "# false_alarms: 1 per 30d", "how often it may alarm for nothing; fit finds levels"
+        budget, "how often the whole model may alarm for nothing; fit finds the levels"
+    )
+    yield _commented(
+        "# alpha: 0.01", "in its place: level of one look, at once, no promise of a rate"
     )
     yield ""
     if single:

@@ -67,6 +67,7 @@ class Suggestion:
     allowed_lateness: str
     max_ahead: str
     retention: str
+    false_alarms: str
     why_windows: str
     why_lateness: str
 
@@ -143,6 +144,9 @@ def suggest(rate: float | None, behind: Mapping[int, Disorder], ahead: Lag | Non
         format_duration(lateness_ms),
         format_duration(max(3_600_000, _up(2 * ahead_ms))),
         format_duration(retention_ms),
+        # Many windows long, or it would be told late; `about`, since what the reference will support
+        # is not known.
+        "about 1 per 30d" if longest_ms >= 86_400_000 else "about 1 per 7d",
         why,
         why_lateness,
     )
