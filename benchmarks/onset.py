@@ -1,14 +1,15 @@
 """How well the onset is estimated, and how well the responsible features are named.
 
-    python -m benchmarks.onset [--draws 20] [--case NAME …] [--json]
+    python -m benchmarks.onset [--alpha] [--draws 20] [--case NAME …] [--json]
 
 A monitor of twenty features (14 numeric, standard normal; 6 of eight categories, shares as 1/rank)
-reads a stream in which some of them change at a known event: windows of 500 and 2,000 events, panes
-of 50, a reference of 4,000 rows, `alpha: 0.001` for a look at the whole model. Every draw has its own
-reference and stream. Before the change the monitor reads in silence, so that an alarm is always of the
-change. What is measured is what users get: verdicts (`since` and its confidence set) of the features
-that truly changed, and the features of the alert, when it fires and 500 events (one window) later.
-Errors are in events, and in windows of 500.
+reads a stream in which some of them change at a known event: windows of 500 and 2,000 events, panes of
+50, a reference of 4,000 rows, and either a budget of one false alarm in 20,000 events, with what a
+budget has by default, or (`--alpha`) `alpha: 0.001` for a look at the whole model. Every draw has its
+own reference and stream; the levels of the budget are from another reference. Before the change the
+monitor reads in silence, so that an alarm is always of the change. What is measured is what users get:
+verdicts (`since` and its confidence set) of the features that truly changed, and the features of the
+alert, when it fires and 500 events (one window) later. Errors are in events, and in windows of 500.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ import numpy as np
 import orjson
 
 from driftline.detectors import Columns, fit, summarize
+from driftline.detectors.base import plan_of
+from driftline.detectors.calibration import calibrate
+from driftline.detectors.multivariate import MULTIVARIATE
 from driftline.schemas.pane import PartitionProgress, Progress
 from driftline.schemas.units import parse_time_ms
 from driftline.schemas.verdict import Verdict as VerdictMessage
@@ -33,7 +37,7 @@ from driftline.stream.alert import incident
 from driftline.stream.config.document import Config, load
 from driftline.stream.deltas import to_delta
 from driftline.stream.monitor import Monitor
-from driftline.stream.profiles import Reference
+from driftline.stream.profiles import Budget, Reference
 
 N_NUMERIC: Final = 14
 N_CATEGORICAL: Final = 6
@@ -52,9 +56,10 @@ input: {topic: inference}
 reference: ./reference
 pane: 1m
 windows: [500 events, 2000 events]
-alpha: 0.001
 features: {%s}
 """
+BUDGET: Final = "false_alarms: 1 per 20000 events\n"
+ALPHA: Final = "alpha: 0.001\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +103,44 @@ class Draw:
     later: tuple[int, int, int]
 
 
-def monitor_of(directory: Path, rng: np.random.Generator) -> tuple[Config, Reference]:
-    names = [f"x{i}" for i in range(N_NUMERIC)], [f"c{i}" for i in range(N_CATEGORICAL)]
-    kinds = [f"{n}: numeric" for n in names[0]] + [f"{n}: categorical" for n in names[1]]
-    path = directory / "driftline.yaml"
-    path.write_text(CONFIG % ", ".join(kinds), encoding="utf-8")
-    columns: dict[str, Any] = {n: rng.normal(size=REFERENCE_ROWS) for n in names[0]}
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the monitors of all draws have in common. levels: of a budget, None with `alpha`."""
+
+    config: Config
+    levels: Budget | None
+
+
+def setting_of(*, alpha: bool) -> Setting:
+    kinds = [f"x{i}: numeric" for i in range(N_NUMERIC)]
+    kinds += [f"c{j}: categorical" for j in range(N_CATEGORICAL)]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "driftline.yaml"
+        path.write_text(CONFIG % ", ".join(kinds) + (ALPHA if alpha else BUDGET), encoding="utf-8")
+        config = load(path)
+    if alpha:
+        return Setting(config, None)
+    columns = reference_rows(np.random.default_rng(10_000))
+    profile, _ = fit(columns, multivariate=True)
+    model = config.models["m"]
+    assert model.false_alarms is not None
+    found = calibrate(
+        profile,
+        columns,
+        plan_of(profile, model.detectors_for),
+        model.windows,
+        pane_events=PANE_EVENTS,
+        ert_events=model.false_alarms.events or 0,
+    )
+    return Setting(
+        config, Budget(model.false_alarms.label, PANE_MS, PANE_EVENTS * 60, {"m": found})
+    )
+
+
+def reference_rows(rng: np.random.Generator) -> dict[str, Any]:
+    columns: dict[str, Any] = {f"x{i}": rng.normal(size=REFERENCE_ROWS) for i in range(N_NUMERIC)}
     codes = rng.choice(8, (N_CATEGORICAL, REFERENCE_ROWS), p=SHARES)
-    columns |= {n: [f"k{c}" for c in codes[j]] for j, n in enumerate(names[1])}
-    profile, _ = fit(columns)
-    return load(path), Reference("m", {"m": ({}, profile)})
+    return columns | {f"c{j}": [f"k{c}" for c in codes[j]] for j in range(N_CATEGORICAL)}
 
 
 def events(case: Case, changed: Sequence[str], first: int, rng: np.random.Generator) -> Any:
@@ -132,12 +165,12 @@ def events(case: Case, changed: Sequence[str], first: int, rng: np.random.Genera
     return columns
 
 
-def draw(case: Case, seed: int) -> Draw | None:
+def draw(setting: Setting, case: Case, seed: int) -> Draw | None:
     """One stream; None where the change was not seen."""
-    rng = np.random.default_rng([seed, CASES.index(case)])
-    with tempfile.TemporaryDirectory() as directory:
-        config, reference = monitor_of(Path(directory), rng)
-    profile, monitor = reference.whole, Monitor(config, {"m": reference})
+    config, rng = setting.config, np.random.default_rng([seed, CASES.index(case)])
+    profile, _ = fit(reference_rows(rng), multivariate=True)
+    reference = Reference("m", {"m": ({}, profile)}, budget=setting.levels)
+    monitor = Monitor(config, {"m": reference})
     kind, n_kind = ("c", N_CATEGORICAL) if case.mass else ("x", N_NUMERIC)
     changed = [f"{kind}{i}" for i in rng.permutation(n_kind)[: case.n]]
     first_verdict: dict[str, Any] = {}
@@ -162,7 +195,7 @@ def draw(case: Case, seed: int) -> Draw | None:
                 row, _ = incident.step(row, fields, look, 10**6)
         if row is None:
             continue
-        named = set(row["firing"]["features"])
+        named = set(row["firing"]["features"]) - {MULTIVARIATE}
         found = (len(named & set(changed)), len(named), case.n)
         fired_at = first if fired_at is None else fired_at
         at = found if first == fired_at else at
@@ -188,8 +221,8 @@ def draw(case: Case, seed: int) -> Draw | None:
     )
 
 
-def summary(case: Case, draws: int) -> dict[str, Any]:
-    found = [d for d in (draw(case, seed) for seed in range(draws)) if d is not None]
+def summary(setting: Setting, case: Case, draws: int) -> dict[str, Any]:
+    found = [d for d in (draw(setting, case, seed) for seed in range(draws)) if d is not None]
     errors = np.array([e for d in found for e in d.errors])
     row: dict[str, Any] = {"case": case.name, "draws": draws, "seen": len(found)}
     row["delay_events"] = float(np.median([d.delay for d in found]))
@@ -210,11 +243,13 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--case", action="append", choices=[c.name for c in CASES])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--alpha", action="store_true", help="a level in place of the budget")
     wanted = parser.parse_args()
+    setting = setting_of(alpha=wanted.alpha)
     for case in CASES:
         if wanted.case and case.name not in wanted.case:
             continue
-        row = summary(case, wanted.draws)
+        row = summary(setting, case, wanted.draws)
         if wanted.json:
             print(json.dumps(row), flush=True)
             continue

@@ -231,16 +231,25 @@ class Draw:
 
     __slots__ = ("_places", "_seed", "_uniforms", "reference", "rows", "stream")
 
-    def __init__(self, rows: Rows, n_reference: int, n_stream: int, seed: Sequence[int]) -> None:
-        rng = np.random.default_rng([*seed, 0])
-        self.rows = rows
-        self.reference = rows.draw(n_reference, rng)
-        # When the monitor is started is not known: at any hour.
-        hour = int(rng.integers(0, int(rows.memory.period))) if rows.memory.period else 0
-        self.stream = rows.draw(n_stream, rng, hour)
+    def __init__(
+        self,
+        rows: Rows,
+        reference: npt.NDArray[np.intp],
+        stream: npt.NDArray[np.intp],
+        seed: Sequence[int],
+    ) -> None:
+        self.rows, self.reference, self.stream = rows, reference, stream
         self._seed = (*seed, 1)
         self._uniforms: dict[int, npt.NDArray[np.float32]] = {}
         self._places: dict[int, Places] = {}
+
+    @staticmethod
+    def of(rows: Rows, n_reference: int, n_stream: int, seed: Sequence[int]) -> Draw:
+        rng = np.random.default_rng([*seed, 0])
+        reference = rows.draw(n_reference, rng)
+        # When the monitor is started is not known: at any hour.
+        hour = int(rng.integers(0, int(rows.memory.period))) if rows.memory.period else 0
+        return Draw(rows, reference, rows.draw(n_stream, rng, hour), seed)
 
     def uniform(self, feature: int) -> npt.NDArray[np.float32]:
         """(n_reference + n_stream,) what moves a numeric feature's values, in [0, 1)."""

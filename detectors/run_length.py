@@ -140,7 +140,9 @@ class Simulator:
 
         bounds: give the bounds instead, of every look: quick, a little too large.
         """
-        draw = Draw(self.rows, self.n_reference, n_panes * self.pane_events, (self.seed, replicate))
+        draw = Draw.of(
+            self.rows, self.n_reference, n_panes * self.pane_events, (self.seed, replicate)
+        )
         found = Found()
         if self.kept is not None:
             stretch = 1.0 / self.kept

@@ -72,6 +72,8 @@ def topic_bounds(
             for word, ms in (("since", since_ms), ("until", until_ms))
             if ms is not None
         )
+        if said:
+            said += " (Kafka's timestamps, not the events' own)"
         raise TopicError(f"topic {topic!r} holds no messages{said}; nothing to read")
     return bounds
 

@@ -269,7 +269,7 @@ def test_single_values_drawn_twice_do_not_tie_and_atoms_do() -> None:
     columns = {"smooth": rng.normal(size=300), "tied": rng.integers(0, 5, 300).astype(float)}
     profile, _ = fit(columns)
     rows = Rows.of(profile, columns)
-    draw = Draw(rows, rows.n, 1000, (7, 0))
+    draw = Draw.of(rows, rows.n, 1000, (7, 0))
     reference, stream = draw.columns()
     assert len({*reference["smooth"], *stream["smooth"]}) == 1300
     assert {*reference["tied"], *stream["tied"]} == {0.0, 1.0, 2.0, 3.0, 4.0}
@@ -281,7 +281,7 @@ def test_whole_rows_are_drawn_so_that_dependence_stays() -> None:
     columns = {"x": x, "y": -x, "sign": ["+" if v > 0 else "-" for v in x]}
     profile, _ = fit(columns)
     rows = Rows.of(profile, columns)
-    _, stream = Draw(rows, rows.n, 2000, (1, 2)).columns()
+    _, stream = Draw.of(rows, rows.n, 2000, (1, 2)).columns()
     assert np.corrcoef(stream["x"], stream["y"])[0, 1] < -0.99
     agree = [(v > 0) == (s == "+") for v, s in zip(stream["x"], stream["sign"], strict=True)]
     assert np.mean(agree) > 0.99

@@ -109,6 +109,6 @@ def test_draws_keep_the_hour(phi: float) -> None:
     assert np.abs(off).max() <= rows.memory.near + 0.5
     assert len({*(drawn // period).tolist()}) == 8  # of any of the days
     # The reference is drawn from its own first hour on, a stream from any.
-    firsts = [Draw(rows, rows.n, 200, (8, r)) for r in range(30)]
+    firsts = [Draw.of(rows, rows.n, 200, (8, r)) for r in range(30)]
     assert all((d.reference[0] + 30) % period <= 60 for d in firsts)
     assert len({int(d.stream[0]) % period // 100 for d in firsts}) > 5

@@ -212,11 +212,7 @@ class _Fresh(Draw):
     """Rows as they are, in place of a draw: the first are the reference, the others the stream."""
 
     def __init__(self, rows: Rows, n_reference: int) -> None:
-        self.rows = rows
-        self.reference = np.arange(n_reference)
-        self.stream = np.arange(n_reference, rows.n)
-        self._seed = ()
-        self._uniforms = {}
+        super().__init__(rows, np.arange(n_reference), np.arange(n_reference, rows.n), ())
 
     def uniform(self, feature: int) -> npt.NDArray[np.float32]:
         return np.zeros(self.rows.n, np.float32)

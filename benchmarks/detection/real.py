@@ -241,7 +241,7 @@ def peer_alarms(
     )
     # In blocks as for driftline's levels: where there are more of them, no shorter ones are made.
     rows = Rows.of(profile, reference, fewest_blocks=ABOUT_BLOCKS)
-    draws = [Draw(rows, rows.n, 2 * stream.ert, (11, r)).columns() for r in range(NULLS)]
+    draws = [Draw.of(rows, rows.n, 2 * stream.ert, (11, r)).columns() for r in range(NULLS)]
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         data, out = Path(folder) / "stream.npz", Path(folder) / "out.json"
